@@ -9,9 +9,10 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use random::SplitMix;
 use support::{
-    Daemon, Random, code, complete, folder, folder_in_memory, json, listing, pattern, random_bytes,
-    run, run_spec, stderr,
+    Daemon, code, complete, folder, folder_in_memory, json, listing, pattern, random_bytes, run,
+    run_spec, stderr,
 };
 
 const FIGURE_2: &str = include_str!("../docs/examples/figure2.spec");
@@ -50,7 +51,7 @@ fn figure_2_runs_as_printed_in_memory() {
 /// Writes random rows over a data space of `bytes` bytes from `start` on: overlapping replicas in
 /// several files at odd offsets, and readers of odd, overlapping parts, some of them two to a node.
 fn random_rows(root: &Path, seed: u64, start: u64, bytes: usize) {
-    let mut random = Random(seed);
+    let mut random = SplitMix::new(seed);
     let data = random_bytes(seed, bytes);
     let last = bytes as u64 - 1;
     let mut spec = format!("id \"random {seed}\"\noption block 65536\n");

@@ -6,14 +6,15 @@ mod support;
 
 use std::fs;
 
+use random::SplitMix;
 use support::lab::Lab;
-use support::{Random, code, json, pattern, stderr};
+use support::{code, json, pattern, stderr};
 
 #[test]
 fn four_senders_and_three_receivers_with_random_overlapping_ranges() {
     let Some(lab) = Lab::up(7, 1, "1gbit") else { return };
     let total = 64_u64 << 20;
-    let mut random = Random(4);
+    let mut random = SplitMix::new(4);
     let mut part = || {
         let from = random.below(total / 2);
         (from, from + total / 4 + random.below(total / 4))

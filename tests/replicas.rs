@@ -9,9 +9,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Output;
 
+use random::mix;
 use support::{
-    Daemon, Random, code, complete, end_of, folder, json, listing, random_bytes, run_spec, stderr,
-    wait_for,
+    Daemon, code, complete, end_of, folder, json, listing, random_bytes, run_spec, stderr, wait_for,
 };
 
 const MIB: usize = 1 << 20;
@@ -56,7 +56,7 @@ fn replicas_that_differ_in_half_of_their_bytes_are_refused_before_a_byte_moves()
     let data = random_bytes(1, 24 * MIB);
     let half = data.len() / 2;
     let block = 4096;
-    let random = |at: usize| Random(at as u64 / 4096).next().is_multiple_of(2);
+    let random = |at: usize| mix(at as u64 / 4096).is_multiple_of(2);
     let halves: [(&str, &dyn Fn(usize) -> bool); 6] = [
         ("the first half", &|at| at < half),
         ("the second half", &|at| at >= half),

@@ -21,8 +21,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use random::SplitMix;
 use support::proxy::{self, Gate, Verdict, Way};
-use support::{Random, cep_fast, folder, listing};
+use support::{cep_fast, folder, listing};
 
 /// Two senders with half of the data in common, and two receivers that feed each other.
 const NODES: usize = 4;
@@ -458,7 +459,7 @@ fn a_transfer_that_is_struck_at_any_state_completes_when_it_is_run_again() {
     let all = points(&mut World::new(WORLDS));
     let began = Instant::now();
     // Second faults are drawn from the same points.
-    let draw = |index: usize| all[Random(index as u64).below(all.len() as u64) as usize];
+    let draw = |index: usize| all[SplitMix::new(index as u64).index(all.len())];
     let (next, played, failed) =
         (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     thread::scope(|scope| {

@@ -19,13 +19,13 @@ use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
 use nix::sys::signal::Signal;
+use random::SplitMix;
 use serde_json::Value;
 
 use crate::contenders::BenchScenario;
 use crate::lab::WorkDir;
 use crate::options::program_beside;
 use crate::process::{self, RunningProcess};
-use crate::random::Random;
 
 #[derive(Args)]
 pub(crate) struct KillOptions {
@@ -257,18 +257,18 @@ fn table(outcomes: &[RoundOutcome]) -> Table {
 
 impl KillRound {
     fn draw(options: &KillOptions, number: u32) -> KillRound {
-        let mut random = Random(options.seed ^ u64::from(number) << 32);
+        let mut random = SplitMix::new(options.seed ^ u64::from(number) << 32);
         let doublings = u64::from((options.bytes_max / BYTES_MIN).max(1).ilog2()).max(1);
         let doubling = random.below(doublings).min(random.below(doublings));
         KillRound {
             number,
-            victim: VICTIMS[random.below(VICTIMS.len() as u64) as usize],
+            victim: VICTIMS[random.index(VICTIMS.len())],
             after: Duration::from_secs_f64(options.seconds * random.below(1100) as f64 / 1000.0),
             bytes: ((BYTES_MIN << doubling) + random.below(BYTES_MIN << doubling))
                 .min(options.bytes_max.max(BYTES_MIN)),
             offset: random.below(OFFSET_MAX),
             replica: random.below(3) > 0,
-            together: random.below(4) == 0,
+            together: random.one_in(4),
         }
     }
 

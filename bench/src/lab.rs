@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::statvfs::statvfs;
+use random::SplitMix;
 
 use crate::contenders::{BenchFiles, BenchScenario, WorkItem};
 use crate::process::RunningProcess;
@@ -120,11 +121,11 @@ impl WorkDir {
             );
         }
         let mut file = File::create_new(path)?;
-        let mut state = 0x9e37_79b9_7f4a_7c15;
+        let mut random = SplitMix::new(1);
         let mut block = vec![0; BLOCK_BYTES];
         let mut left = self.bytes;
         while left > 0 {
-            fill(&mut block, &mut state);
+            random.fill(&mut block);
             let bytes = left.min(BLOCK_BYTES as u64);
             file.write_all(&block[..bytes as usize])?;
             left -= bytes;
@@ -138,16 +139,6 @@ impl Drop for WorkDir {
     fn drop(&mut self) {
         // The next benchmark removes what cannot be removed now.
         let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
-/// Fills a block with bytes that neither compress nor repeat: Marsaglia's xorshift64.
-fn fill(block: &mut [u8], state: &mut u64) {
-    for word in block.chunks_exact_mut(8) {
-        *state ^= *state << 13;
-        *state ^= *state >> 7;
-        *state ^= *state << 17;
-        word.copy_from_slice(&state.to_le_bytes());
     }
 }
 

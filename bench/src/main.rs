@@ -17,7 +17,6 @@ mod master;
 mod options;
 mod plans;
 mod process;
-mod random;
 mod raw;
 mod report;
 mod series;

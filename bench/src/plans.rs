@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
+use random::SplitMix;
 
 #[derive(Args)]
 pub(crate) struct PlanOptions {
@@ -80,14 +81,11 @@ pub(crate) fn run(options: &PlanOptions) -> Result<()> {
 /// Returns rows of which each covers its own step and those of the `overlap - 1` rows after it.
 fn specification(rows: u64, overlap: u64) -> String {
     let mut text = String::from("id plans\n");
-    let mut random = rows;
+    let mut random = SplitMix::new(rows);
     for at in 0..rows / 2 {
         for (role, host, uri) in [("writer", "s", "pattern:1"), ("reader", "r", "null:")] {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
             let (start, end) = (at * STEP_BYTES, (at + overlap) * STEP_BYTES - 1);
-            let speed = if role == "writer" { 1000 + (random >> 33) % 9000 } else { 100_000 };
+            let speed = if role == "writer" { 1000 + random.below(9000) } else { 100_000 };
             writeln!(text, "{role} {host}{at}:1 {uri} 0 {start}-{end} speed={speed}M")
                 .expect("memory takes it");
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use random::SplitMix;
 
 use crate::RingIo;
 use crate::files::{CachedPages, FileId};
@@ -37,7 +38,7 @@ pub struct RingFaults {
 #[derive(Debug)]
 pub struct FaultyRing<I> {
     inner: I,
-    random: SplitMix64,
+    random: SplitMix,
     faults: RingFaults,
     /// Completions from below or injected, not returned yet.
     held: Vec<Completion>,
@@ -60,7 +61,7 @@ impl FaultyRing<PlainRing> {
 impl<I: RingIo> FaultyRing<I> {
     /// Wraps a ring.
     pub fn over(inner: I, seed: u64, faults: RingFaults) -> Self {
-        Self { inner, random: SplitMix64(seed), faults, held: Vec::with_capacity(512) }
+        Self { inner, random: SplitMix::new(seed), faults, held: Vec::with_capacity(512) }
     }
 
     /// Shortens an operation, sometimes.
@@ -75,18 +76,19 @@ impl<I: RingIo> FaultyRing<I> {
             | RingOp::SendFile { .. } => self.faults.short_writes_per_mille,
             RingOp::Recv { .. } | RingOp::Sync { .. } | RingOp::Cancel { .. } => 0,
         };
+        let per_mille = u64::from(per_mille);
         if let RingOp::SendFile { bytes, .. } = op {
-            if *bytes > 1 && self.random.hits(per_mille) {
-                *bytes = 1 + self.random.below(*bytes as usize - 1) as u32;
+            if *bytes > 1 && self.random.chance(per_mille) {
+                *bytes = 1 + self.random.below(u64::from(*bytes) - 1) as u32;
             }
             return;
         }
         let Some(range) = op.range_mut().filter(|range| range.len() > 1) else { return };
-        if self.random.hits(per_mille) {
+        if self.random.chance(per_mille) {
             // Whole pages if there are any, because a file may be open for O_DIRECT.
             let unit = if range.len() > PAGE_BYTES { PAGE_BYTES } else { 1 };
             let units = range.len().div_ceil(unit) - 1;
-            range.end = range.start + unit * (1 + self.random.below(units));
+            range.end = range.start + unit * (1 + self.random.index(units));
         }
     }
 
@@ -95,14 +97,16 @@ impl<I: RingIo> FaultyRing<I> {
     fn release(&mut self, out: &mut Vec<Completion>) {
         let mut must = !self.held.is_empty();
         while !self.held.is_empty() {
-            let at = if self.faults.reorder { self.random.below(self.held.len()) } else { 0 };
+            let at = if self.faults.reorder { self.random.index(self.held.len()) } else { 0 };
             // A notification never overtakes its result.
             let token = self.held[at].token;
             let at =
                 self.held.iter().position(|completion| completion.token == token).unwrap_or(at);
             let held_back = match self.held[at].stage {
-                CompletionStage::Notice { .. } if self.faults.late_notices => self.random.hits(750),
-                _ => self.faults.reorder && self.random.hits(500),
+                CompletionStage::Notice { .. } if self.faults.late_notices => {
+                    self.random.chance(750)
+                }
+                _ => self.faults.reorder && self.random.chance(500),
             };
             if held_back && !must {
                 return;
@@ -144,7 +148,7 @@ impl<I: RingIo> RingIo for FaultyRing<I> {
 
     fn submit(&mut self, token: u64, mut op: RingOp) -> Result<(), RefusedOp> {
         op.assert_in_bounds();
-        if op.file().is_some() && self.random.hits(self.faults.errors_per_mille) {
+        if op.file().is_some() && self.random.chance(self.faults.errors_per_mille.into()) {
             let failed = Completion {
                 token,
                 result: Err(Errno::EIO),
@@ -182,32 +186,5 @@ impl<I: RingIo> RingIo for FaultyRing<I> {
     fn in_flight(&self) -> usize {
         self.inner.in_flight()
             + self.held.iter().filter(|completion| completion.stage.is_final()).count()
-    }
-}
-
-/// Random numbers of Steele, Lea and Flood, "Fast splittable pseudorandom number generators"
-/// (2014): small, and sufficient for faults.
-#[derive(Debug)]
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Returns a number below `limit`, which must not be 0. The bias is far below the accuracy of a
-    /// fault rate.
-    fn below(&mut self, limit: usize) -> usize {
-        assert!(limit > 0, "there is no number below 0");
-        usize::try_from(self.next() % limit as u64).expect("it is below a usize")
-    }
-
-    /// Returns true with probability `per_mille` of 1000.
-    fn hits(&mut self, per_mille: u16) -> bool {
-        self.below(1000) < usize::from(per_mille)
     }
 }

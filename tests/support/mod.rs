@@ -15,6 +15,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use cep_fast::PatternReader;
+use random::SplitMix;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_cep-fast");
 /// The size of a journal's header, and of each record behind it.
@@ -117,25 +118,9 @@ pub(crate) fn pattern(seed: u64, start: u64, bytes: u64) -> Vec<u8> {
 
 /// Returns bytes in which no two blocks are equal.
 pub(crate) fn random_bytes(seed: u64, count: usize) -> Vec<u8> {
-    let mut random = Random(seed);
-    (0..count).map(|_| (random.next() >> 33) as u8).collect()
-}
-
-/// `SplitMix64`.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
+    let mut bytes = vec![0; count];
+    SplitMix::new(seed).fill(&mut bytes);
+    bytes
 }
 
 /// Returns everything below a folder, including hidden files.

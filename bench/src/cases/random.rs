@@ -2,12 +2,12 @@
 //! the plan's bound.
 
 use anyhow::{Context, Result};
+use random::SplitMix;
 
 use super::CaseFixture;
 use super::book::BenchResults;
 use crate::bar::Threshold;
 use crate::cluster::{CompletedTransfer, address};
-use crate::random::Random;
 
 const SENDERS: u32 = 4;
 const RECEIVERS: u32 = 3;
@@ -33,7 +33,7 @@ pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
 /// Returns the rows of a seed, and the bytes that they move. One sender has everything, so that
 /// nothing is missing.
 fn specification(seed: u64) -> (String, u64) {
-    let mut random = Random(seed);
+    let mut random = SplitMix::new(seed);
     let mut part = || {
         let from = random.below(SPACE_BYTES / 2);
         (from, from + SPACE_BYTES / 4 + random.below(SPACE_BYTES / 4))

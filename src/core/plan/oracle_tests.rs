@@ -8,6 +8,7 @@ use clarabel::algebra::CscMatrix;
 use clarabel::solver::{
     DefaultSettingsBuilder, DefaultSolver, IPSolver, SolverStatus, SupportedConeT,
 };
+use random::SplitMix;
 
 use super::balance::NodeSide;
 use super::*;
@@ -15,27 +16,6 @@ use super::*;
 /// Number of problems in each test; `CEP_FAST_PLANS=5000` tests more.
 fn rounds() -> u64 {
     std::env::var("CEP_FAST_PLANS").ok().and_then(|count| count.parse().ok()).unwrap_or(300)
-}
-
-/// Splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn one_in(&mut self, count: u64) -> bool {
-        self.below(count) == 0
-    }
 }
 
 /// Features of random problems besides nodes and rows.
@@ -52,12 +32,13 @@ const SPACE: u64 = 1 << 40;
 /// Creates a problem of a few nodes whose speeds differ by up to a factor of a hundred. Every byte
 /// is offered.
 fn problem(seed: u64, with: With) -> PlanProblem {
-    let random = &mut Random(seed);
+    let random = &mut SplitMix::new(seed);
     let (senders, receivers) = (1 + random.below(6) as u32, 1 + random.below(6) as u32);
     let mut problem = PlanProblem::default();
     for (count, name) in [(senders, "s"), (receivers, "r")] {
         for at in 0..count {
-            let speed = |random: &mut Random| 1e9 * 10_f64.powf(random.below(2001) as f64 / 1000.0);
+            let speed =
+                |random: &mut SplitMix| 1e9 * 10_f64.powf(random.below(2001) as f64 / 1000.0);
             problem.nodes.push(NodeCapacity {
                 name: format!("{name}{at}:1"),
                 send_bytes_per_second: speed(random),
@@ -66,7 +47,7 @@ fn problem(seed: u64, with: With) -> PlanProblem {
             });
         }
     }
-    let window = |random: &mut Random| {
+    let window = |random: &mut SplitMix| {
         let (a, b) = (random.below(SPACE), random.below(SPACE));
         Span::new(a.min(b), a.max(b) + 1)
     };

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
+use random::SplitMix;
+
 use super::injected_faults::NetworkCuts;
 use super::net::{NodeLinks, SimNetwork, SimStore};
 use super::node::{FlowMessage, PieceFaults, SimNode};
 use super::rails::KernelOp;
-use super::random::SplitMix;
 use super::timeline::{TimelineEntry, TransferTimeline};
 use crate::core::error::{Code, Error};
 use crate::core::master::attempt::AttemptConfig;

@@ -14,7 +14,6 @@ mod injected_faults;
 mod net;
 mod node;
 mod rails;
-mod random;
 mod timeline;
 
 #[cfg(test)]

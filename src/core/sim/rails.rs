@@ -448,7 +448,7 @@ impl SimCluster {
     ) {
         let takes_detour = self.random.chance(self.world.faults.detours);
         let is_changed = self.random.chance(self.world.faults.changed);
-        let chance = if is_changed { self.random.next() } else { 0 };
+        let chance = if is_changed { self.random.next_u64() } else { 0 };
         let state = &mut self.nodes[node.at()];
         let (frame, mut payload) = state.rails[rail].sending[&slot].clone();
         let span = frame.span();

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use super::random::SplitMix;
+use random::SplitMix;
+
 use super::{SimScenario, forecast};
 use crate::core::master::roster::Roster;
 use crate::core::plan::{Scheduler, plan};

@@ -7,6 +7,8 @@
 
 use std::io;
 
+use random::mix;
+
 use crate::core::store::io_steps::PAGE_BYTES;
 use crate::core::units::Span;
 
@@ -107,7 +109,7 @@ fn page_stamp(seed: u64, position: u64) -> [u8; STAMP_BYTES] {
     let mut stamp = [0; STAMP_BYTES];
     let page_start = position - in_page(position) as u64;
     stamp[..8].copy_from_slice(&page_start.to_le_bytes());
-    stamp[8..].copy_from_slice(&mixed(seed).to_le_bytes());
+    stamp[8..].copy_from_slice(&mix(seed).to_le_bytes());
     stamp
 }
 
@@ -115,20 +117,12 @@ fn in_page(position: u64) -> usize {
     (position % PAGE_BYTES as u64) as usize
 }
 
-/// The output function of `SplitMix64`: neighbouring seeds give words that share no structure.
-const fn mixed(seed: u64) -> u64 {
-    let mut word = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
-}
-
 /// A page whose bytes do not compress: a link that compresses would flatter the measurement.
 const fn filler() -> [u8; PAGE_BYTES] {
     let mut page = [0; PAGE_BYTES];
     let mut index = 0;
     while index < PAGE_BYTES {
-        let word = mixed((index as u64 / 8) ^ 0xce9_fa57).to_le_bytes();
+        let word = mix((index as u64 / 8) ^ 0xce9_fa57).to_le_bytes();
         page[index] = word[index % 8];
         index += 1;
     }

@@ -7,12 +7,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use random::SplitMix;
+
 use crate::core::check::CheckMethod;
 use crate::core::check::replica_hash::ReplicaHasher;
 use crate::core::error::{Code, Error, Result};
 use crate::core::piece::LandedPiece;
 use crate::core::sim::disk::{PiecePayload, PreparedDisk, SimDisk};
-use crate::core::sim::random::SplitMix;
 use crate::core::spec::RowRole;
 use crate::core::store::file_layout::FileLayout;
 use crate::core::units::Span;
@@ -41,7 +42,7 @@ impl Data {
     pub(super) fn bytes(self, span: Span) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(span.bytes() as usize + 16);
         for word in span.start / 8..span.end.div_ceil(8) {
-            bytes.extend(SplitMix::new(word ^ self.generation << 40).next().to_le_bytes());
+            bytes.extend(SplitMix::new(word ^ self.generation << 40).next_u64().to_le_bytes());
         }
         let skipped = (span.start % 8) as usize;
         bytes.drain(..skipped);

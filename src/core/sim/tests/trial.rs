@@ -6,6 +6,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use random::SplitMix;
+
 use super::files::{Data, Files, cut_power, damage, is_journal, listed};
 use crate::core::error::{Code, Error};
 use crate::core::master::attempt::{AttemptConfig, TransferIdentity, TransferOptions};
@@ -14,7 +16,6 @@ use crate::core::plan::Scheduler;
 use crate::core::sim::cluster::{EventLog, InjectedFault, SimCluster, SimEndpoint, SimWorld};
 use crate::core::sim::net::NodeLinks;
 use crate::core::sim::node::PieceFaults;
-use crate::core::sim::random::SplitMix;
 use crate::core::spec::{DataUri, NodeAddress, Row, RowRole, Spec};
 use crate::core::units::{BitRate, Moment, NodeIx, Span, union};
 use crate::core::wire::{CheckKind, DataPath};
@@ -293,7 +294,7 @@ impl Trial {
         };
         let terms = AttemptConfig::new(&self.spec, &roster, identity, self.transfer_options);
         let mut world = self.world.clone();
-        world.seed = self.random.next();
+        world.seed = self.random.next_u64();
         world.keeps_log = self.keeps_log;
         if is_troubled {
             world.faults = self.faults();

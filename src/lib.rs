@@ -22,8 +22,8 @@
 //! let transfer = Transfer::from_spec(spec, settings);
 //! let handle = transfer.handle();
 //! assert_eq!(handle.data_sent(), 0);
-//! // `transfer.transfer()?.into_result()?` runs it and returns the `Report` of a completed transfer;
-//! // `handle.cancel()` ends it from any thread.
+//! // `transfer.transfer()?.into_result()?` runs it and returns the `Report` of a completed
+//! // transfer; `handle.cancel()` ends it from any thread.
 //! # Ok::<(), cep_fast::Error>(())
 //! ```
 //!

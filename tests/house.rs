@@ -3,8 +3,17 @@
 //! docs/ARCHITECTURE.md.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "house/imports.rs"]
+mod imports;
+#[path = "house/shape.rs"]
+mod shape;
+#[path = "house/source.rs"]
+mod source;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use source::{PATHS, Source, code, home, none, sources, words};
 
 /// Folders that each folder of `src` may use: the deciding one uses no other.
 const WINGS: [(&str, &[&str]); 4] =
@@ -147,8 +156,6 @@ const UNSAFE: [&str; 7] = [
 /// machines.
 const LINES_MAX: usize = 600;
 
-const PATHS: [&str; 6] = ["src", "ring", "affinity", "crc", "random", "bench"];
-
 #[test]
 fn arrows_go_one_way() {
     let mut faults = Vec::new();
@@ -288,14 +295,6 @@ fn every_crate_has_the_lints_of_the_workspace() {
     }
 }
 
-/// One file: its path below the workspace, its text, and its text without comments and without unit
-/// tests.
-struct Source {
-    path: String,
-    text: String,
-    code: String,
-}
-
 impl Source {
     /// The room of the library that the file belongs to, such as `core/wire`: a file or a folder in
     /// one of the wings.
@@ -305,58 +304,6 @@ impl Source {
         let room = room.strip_suffix("_tests").unwrap_or(room);
         (room != "mod").then(|| format!("{wing}/{room}"))
     }
-}
-
-/// Every source file below a folder, without the files that hold nothing but tests.
-fn sources(folder: &str) -> impl Iterator<Item = Source> {
-    let mut found = Vec::new();
-    gather(&home().join(folder), &mut found);
-    assert!(!found.is_empty(), "no sources below {folder}");
-    found.into_iter().filter_map(|path| {
-        let name = path.strip_prefix(home()).unwrap().to_str().unwrap().to_owned();
-        let is_test =
-            name.ends_with("/tests.rs") || name.ends_with("_tests.rs") || name.contains("/tests/");
-        let text = fs::read_to_string(&path).unwrap();
-        (!is_test || UNSAFE.contains(&name.as_str())).then(|| Source {
-            code: code(&text),
-            path: name,
-            text,
-        })
-    })
-}
-
-fn gather(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() && !path.ends_with("target") {
-            gather(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-    found.sort();
-}
-
-fn home() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// A text without its comments, up to its unit tests. Line numbers stay what they are.
-fn code(text: &str) -> String {
-    let mut code = String::with_capacity(text.len());
-    let lines: Vec<&str> = text.lines().collect();
-    for (at, line) in lines.iter().enumerate() {
-        let opens_tests = |line: &&str| line.starts_with("mod tests {");
-        if *line == "#[cfg(test)]"
-            && lines[at + 1..].iter().find(|line| !line.starts_with("#[")).is_some_and(opens_tests)
-        {
-            break;
-        }
-        let comment = if line.trim_start().starts_with("//") { Some(0) } else { line.find(" // ") };
-        code.push_str(&line[..comment.unwrap_or(line.len())]);
-        code.push('\n');
-    }
-    code
 }
 
 /// The rooms of this crate, and the crates under it, that `code` names in paths.
@@ -426,15 +373,6 @@ fn paths_into(code: &str, name: &str) -> bool {
             && !before.is_alphanumeric()
             && !"_:".contains(before)
     })
-}
-
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|letter: char| !letter.is_alphanumeric() && letter != '_')
-        .filter(|word| !word.is_empty())
-}
-
-fn none(faults: &[String]) {
-    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
 #[test]

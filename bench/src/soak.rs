@@ -147,12 +147,12 @@ impl<'a> SoakDaemons<'a> {
         Ok(SoakDaemons { lab, daemons: [one, other], addresses: [at_one, at_other] })
     }
 
-    /// Runs one transfer to its expected outcome.
-    fn transfer(&self, number: u32, kind: u32) -> Result<()> {
+    /// Rows of one transfer, and its expected exit status.
+    fn rows(&self, number: u32, kind: u32) -> (String, u8) {
         let [from, to] = &self.addresses;
         let file = number as usize % FILES.len();
         let last = FILES[file] - 1;
-        let (rows, code) = match kind {
+        match kind {
             0 | 1 => (
                 format!("writer {from} pattern:{number} 0 0-{last}\nreader {to} null: 0 0-{last}"),
                 0,
@@ -186,7 +186,12 @@ impl<'a> SoakDaemons<'a> {
                 format!("writer {from} pattern:1 0 0-64M\nreader {to} file:///cancelled 0 0-64M"),
                 130,
             ),
-        };
+        }
+    }
+
+    /// Runs one transfer to its expected outcome.
+    fn transfer(&self, number: u32, kind: u32) -> Result<()> {
+        let (rows, code) = self.rows(number, kind);
         let block = ["4K", "64K", "1M", "4M"][(number / KINDS) as usize % 4];
         let text = format!("id \"soak {}\"\noption block {block}\n{rows}\n", number % 16);
         let settings = Settings {

@@ -179,7 +179,8 @@ fn direct_writes_and_reads_of_a_real_file() {
         let path = directory.path().join("direct");
         let mut options = std::fs::OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true).custom_flags(libc::O_DIRECT);
-        let Ok(direct) = options.open(&path) else { return }; // A file system without O_DIRECT says so here.
+        // A file system without O_DIRECT says so here.
+        let Ok(direct) = options.open(&path) else { return };
         let file = io.register(direct.into()).unwrap();
         let bytes = pattern(4 * PAGE_BYTES);
         let slot = filled(pool, &bytes);

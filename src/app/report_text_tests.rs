@@ -1,4 +1,4 @@
-//! What people read of a report.
+//! The text of a report.
 
 use crate::core::report::tests::{failed, report};
 use crate::core::report::{Report, gbit_per_s};

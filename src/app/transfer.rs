@@ -152,7 +152,8 @@ impl Default for Settings {
 /// writer a:5001 pattern:7 0 0-1M
 /// reader b:5002 null:     0 0-1M
 /// "#)?;
-/// let mut transfer = Transfer::new("demo", Settings { key_file: Some("site.key".into()), ..Settings::default() });
+/// let settings = Settings { key_file: Some("site.key".into()), ..Settings::default() };
+/// let mut transfer = Transfer::new("demo", settings);
 /// for row in spec.rows {
 ///     transfer.schedule(row);
 /// }

@@ -63,7 +63,8 @@ impl Code {
 ///
 /// ```
 /// use cep_fast::{Code, Error};
-/// let error = Error::new(Code::Data, "node1: /data/half1 is missing").remedy("check the path below --root");
+/// let error = Error::new(Code::Data, "node1: /data/half1 is missing");
+/// let error = error.remedy("check the path below --root");
 /// assert_eq!(error.to_string(), "node1: /data/half1 is missing (check the path below --root)");
 /// assert_eq!(error.code.number(), 5);
 /// ```

@@ -29,7 +29,7 @@ use crate::io::session::{
 /// The kernel's limit is usually this.
 const BACKLOG: i32 = 4096;
 
-/// What a master has come to.
+/// Milestones of a master.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MasterMilestone {
     /// It dialled the first node.
@@ -51,8 +51,8 @@ pub enum MasterMilestone {
     AllClosed,
 }
 
-/// What was said. Bytes are those of whole messages on the wire, sealed; the handshake is not among
-/// them.
+/// Tally of messages. Bytes are those of whole messages on the wire, sealed; the handshake is not
+/// among them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MessageTally {
     /// Nodes that receive.
@@ -61,7 +61,7 @@ pub struct MessageTally {
     pub messages: u64,
     /// Bytes, of both sides.
     pub bytes: u64,
-    /// What plans take of them.
+    /// Bytes of plans among them.
     pub start_bytes: u64,
     /// Senders of segments in all plans: their entries.
     pub entries: u64,
@@ -107,9 +107,6 @@ pub fn serve(
     watch: &mut dyn FnMut(MasterMilestone),
 ) -> Result<MessageTally> {
     file_limit::make(count, 1)?;
-    let failed = |error: std::io::Error| {
-        Error::new(Code::Internal, format!("cannot stand in for nodes: {error}"))
-    };
     let rails = StdListener::bind(("0.0.0.0", 0)).map_err(failed)?;
     let rail_port = rails.local_addr().map_err(failed)?.port();
     std::thread::spawn(move || rails.incoming().flatten().try_for_each(give_a_byte));
@@ -136,29 +133,7 @@ pub fn serve(
         .registry()
         .register(&mut stub_nodes.listener, Token(count), Interest::READABLE)
         .map_err(failed)?;
-    let end = Instant::now() + within;
-    let mut events = Events::with_capacity(1024);
-    while stub_nodes.closed < count {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Error::new(
-                Code::Stalled,
-                format!("{} of {count} nodes have met their master", stub_nodes.met),
-            ));
-        }
-        match stub_nodes.poll.poll(&mut events, Some(left)) {
-            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
-                return Err(failed(error));
-            }
-            _ => {}
-        }
-        for event in &events {
-            match event.token() {
-                Token(token) if token == count => stub_nodes.accept()?,
-                Token(at) => stub_nodes.ready(at)?,
-            }
-        }
-    }
+    stub_nodes.run(Instant::now() + within)?;
     (stub_nodes.watch)(MasterMilestone::AllClosed);
     for node in &stub_nodes.nodes {
         stub_nodes.tally.messages_max = stub_nodes.tally.messages_max.max(node.messages);
@@ -167,10 +142,15 @@ pub fn serve(
     Ok(stub_nodes.tally)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
+fn failed(error: std::io::Error) -> Error {
+    Error::new(Code::Internal, format!("cannot stand in for nodes: {error}"))
+}
+
 struct StubNodes<'a> {
     listener: TcpListener,
     poll: Poll,
-    /// Where senders are asked for bytes.
+    /// The port at which senders are asked for bytes.
     rail_port: u16,
     nodes: Vec<StubNode>,
     count: usize,
@@ -193,6 +173,31 @@ struct StubNode {
 }
 
 impl StubNodes<'_> {
+    /// Answers until the master has closed every session, or `end` has come.
+    fn run(&mut self, end: Instant) -> Result<()> {
+        let mut events = Events::with_capacity(1024);
+        while self.closed < self.count {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let text = format!("{} of {} nodes have met their master", self.met, self.count);
+                return Err(Error::new(Code::Stalled, text));
+            }
+            match self.poll.poll(&mut events, Some(left)) {
+                Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
+                    return Err(failed(error));
+                }
+                _ => {}
+            }
+            for event in &events {
+                match event.token() {
+                    Token(token) if token == self.count => self.accept()?,
+                    Token(at) => self.ready(at)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn accept(&mut self) -> Result<()> {
         while self.nodes.len() < self.count
             && let Ok((stream, _)) = self.listener.accept()
@@ -339,7 +344,7 @@ fn advert(address: SocketAddr) -> NodeAdvert {
     }
 }
 
-/// What a transfer of some gigabytes costs a node.
+/// Statistics of a node in a transfer of some gigabytes.
 fn stats(path: &str) -> NodeStats {
     let (sent_bytes, received_bytes) = (3 << 30, 3 << 30);
     let counted = Some((3_300_000_000, 3_300_000_000));

@@ -35,7 +35,8 @@ impl Disk {
         run(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.at))
     }
 
-    /// What was not on the disk will be missing, and until it is mounted again every request fails.
+    /// Bytes that were not on the disk will be missing, and until it is mounted again every request
+    /// fails.
     pub(crate) fn cut_power(&self) {
         /// `EXT4_IOC_SHUTDOWN`, which is `_IOR('X', 125, u32)`, and its way of writing nothing any
         /// more.

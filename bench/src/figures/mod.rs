@@ -388,54 +388,40 @@ fn charts(
     };
     let bound = || line("the plan's bound", CurveStyle::Limit, &|at| at.bound);
     let rates = || [bound()].into_iter().chain(curves(&|_, rate| rate)).collect();
-    let y_title = "Gbit/s of payload";
+    let chart_of_rates = |title, x_title| {
+        let y_title = "Gbit/s of payload";
+        CurveChart { title, x_title, y_title, labels: labels(), curves: rates() }
+    };
     match figure {
         StudyFigure::Composition => {
             let each_mbit = figure.pair_rates_mbit(slow_mbit)[0];
             let line_rate =
                 |at: &MeasuredPoint| f64::from(each_mbit * at.point.pairs()) * GOODPUT / 1000.0;
-            let shares = [
+            let mut shares = vec![
                 line("bar: 97 %", CurveStyle::Thin, &|_| 97.0),
                 line("the paper: 75 %", CurveStyle::Thin, &|_| 75.0),
             ];
-            let shares = Vec::from(shares)
-                .into_iter()
-                .chain(curves(&|at, rate| 100.0 * rate / line_rate(at)))
-                .collect();
+            shares.extend(curves(&|at, rate| 100.0 * rate / line_rate(at)));
             let x_title = "pairs of equal nodes";
-            let title = "Figure 4: composition of equal nodes";
-            vec![
-                (
-                    "figure-4.svg",
-                    CurveChart { title, x_title, y_title, labels: labels(), curves: rates() },
-                ),
-                (
-                    "figure-5.svg",
-                    CurveChart {
-                        title: "Figure 5: transfer efficiency",
-                        x_title,
-                        y_title: "% of the payload that line rate leaves",
-                        labels: labels(),
-                        curves: shares,
-                    },
-                ),
-            ]
+            let rates = chart_of_rates("Figure 4: composition of equal nodes", x_title);
+            let shares = CurveChart {
+                title: "Figure 5: transfer efficiency",
+                x_title,
+                y_title: "% of the payload that line rate leaves",
+                labels: labels(),
+                curves: shares,
+            };
+            vec![("figure-4.svg", rates), ("figure-5.svg", shares)]
         }
         StudyFigure::Heterogeneity => {
             let title = "Figure 6: adding slow nodes, then nodes ten times faster";
             let x_title = "slow + fast pairs";
-            vec![(
-                "figure-6.svg",
-                CurveChart { title, x_title, y_title, labels: labels(), curves: rates() },
-            )]
+            vec![("figure-6.svg", chart_of_rates(title, x_title))]
         }
         StudyFigure::Access => {
             let title = "Figure 7: the more each node may touch, the more the fast ones take";
             let x_title = "part of the data that each of 4 + 4 nodes may send or receive";
-            vec![(
-                "figure-7.svg",
-                CurveChart { title, x_title, y_title, labels: labels(), curves: rates() },
-            )]
+            vec![("figure-7.svg", chart_of_rates(title, x_title))]
         }
     }
 }

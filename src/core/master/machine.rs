@@ -240,8 +240,8 @@ impl MasterMachine {
         }
         loop {
             let CoordinatorAction { node, message } = self.coordinator.poll_action()?;
-            // What a node cannot be told now it is told when its session is resumed: the
-            // coordinator remembers.
+            // A node that takes no messages is told when its session is resumed: the coordinator
+            // remembers.
             if self.links[node.at()].takes_messages() {
                 return Some(MasterAction::Send { node, message });
             }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Preparing ──Prepared──▶ Ready ──Start──▶ Starting ──Preallocated──▶ Moving ──settled──▶ Draining
-//!                           │                                                               │ Drained
+//!                           │                                                       Drained │
 //!                           │ Finish                                                        ▼
 //!                           ▼                       Landed ◀─────────Committed──────── Committing
 //!                         Ended ◀──────Finish──────────┘ └──Commit (shared files)──────────▶
@@ -37,14 +37,14 @@ pub(crate) use config::ParticipantConfig;
 use journal_queue::JournalQueue;
 use pacing::{planned_bytes, rail_pairs, weight};
 
-/// How often a receiver tells the master how far it is.
+/// Interval at which a receiver tells the master how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
-/// What happens to a participant.
+/// An event of a participant.
 #[derive(Clone, Debug)]
 pub(crate) enum ParticipantEvent {
-    /// What lands here is kept for another attempt, and this is what an earlier one has left:
-    /// pieces, ascending. It comes before `Prepared`, or never.
+    /// Pieces that land here are kept for another attempt, and these are those that an earlier one
+    /// has left, ascending. It comes before `Prepared`, or never.
     Found(Vec<LandedPiece>),
     /// Sources and destinations are open, or one of them is not to be had.
     Prepared(Result<Prepared, Error>),
@@ -71,7 +71,7 @@ pub(crate) enum ParticipantEvent {
     Tick,
 }
 
-/// What a participant wants done.
+/// An action of a participant.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum ParticipantAction {
     /// Make room in the destinations for what is `wanted`, except for `holes`; answered by
@@ -108,7 +108,7 @@ pub(crate) enum ParticipantAction {
     End,
 }
 
-/// Where a participant stands.
+/// The state of a participant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ParticipantState {
     Preparing,
@@ -132,10 +132,10 @@ pub(crate) struct Participant {
     scheduler: Option<PieceScheduler>,
     /// Bytes that the plan wants from each sender, by sender: the weight of the flow to it.
     weights: Vec<(NodeIx, u64)>,
-    /// How many rail pairs there are to each sender.
+    /// Number of rail pairs to each sender.
     rail_pairs: BTreeMap<NodeIx, u32>,
     holes: Vec<Span>,
-    /// What an earlier attempt has left and is still good.
+    /// Ranges that an earlier attempt has left and that are still good.
     kept: Vec<Span>,
     journal_queue: Option<JournalQueue>,
     sources: Vec<SegmentSenders>,
@@ -143,11 +143,11 @@ pub(crate) struct Participant {
     bound_us: u64,
     /// The version of the plan that it follows.
     epoch: u32,
-    /// What other receivers ask this node for, by this plan or an older one: ascending.
+    /// Ranges that other receivers request from this node, by this plan or an older one: ascending.
     relays: Vec<Span>,
-    /// Why this participant ends without having landed everything.
+    /// The reason why this participant ends without having landed everything.
     error: Option<Error>,
-    /// Whether the master asked for the end, so that nothing needs to be told.
+    /// The master asked for the end, so that nothing needs to be told.
     dismissed: bool,
     landed_everywhere: bool,
     progress_due: Moment,
@@ -257,7 +257,7 @@ impl Participant {
         self.actions.pop_front()
     }
 
-    /// When `Tick` is due.
+    /// The moment at which `Tick` is due.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
         let scheduler =
             self.scheduler.as_ref().filter(|_| self.state == ParticipantState::Moving)?;
@@ -314,7 +314,7 @@ impl Participant {
         let sources: Vec<SegmentSenders> =
             start.segments.into_iter().map(SegmentSenders::from).collect();
         self.weights = planned_bytes(&sources);
-        // Who has asked for something by an older plan waits for it.
+        // A receiver that has asked for something by an older plan waits for it.
         self.relays = union(self.relays.iter().copied().chain(start.relays).collect());
         match &mut self.scheduler {
             // Room was asked for by the first plan.
@@ -465,7 +465,7 @@ impl Participant {
             .flat_map(|(_, checks)| checks)
             .collect();
         if !landed_everywhere && (self.terms.fsync || self.terms.verify) {
-            // What follows may take long, and no byte lands meanwhile.
+            // Committing may take minutes, and no byte lands meanwhile.
             self.tell_progress();
         }
         self.actions.push_back(ParticipantAction::Commit { landed_everywhere, checks });
@@ -494,7 +494,7 @@ impl Participant {
         self.tell(message);
     }
 
-    /// What the scheduler counted; the driver adds what the rails did, time and memory.
+    /// Counts of the scheduler; the driver adds those of the rails, time and memory.
     fn stats(&self) -> NodeStats {
         let counts = self.scheduler.as_ref().map(PieceScheduler::counts).unwrap_or_default();
         NodeStats {

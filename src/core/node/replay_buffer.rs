@@ -1,4 +1,4 @@
-//! What a node has said to its master, so that it can be said again.
+//! Messages of a node to its master, kept so that they can be sent again.
 //!
 //! A control session may break at any point while both ends live: a NIC dies, a firewall forgets.
 //! Nobody knows then what was still on the way. So each side counts the messages that it has heard;
@@ -21,7 +21,7 @@ impl ReplayBuffer {
         self.heard += 1;
     }
 
-    /// How many of the master's messages have come in.
+    /// Number of the master's messages that have come in.
     pub(crate) fn heard(&self) -> u32 {
         self.heard
     }

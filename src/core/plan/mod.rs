@@ -377,6 +377,21 @@ fn segments_of(planned: &[PlannedSegment]) -> Vec<Segment> {
     planned.iter().map(|planned| planned.segment.clone()).collect()
 }
 
+/// The faster of `exact` and the plans that take the links of group members into account, with the
+/// parts of members as either plan has them.
+fn with_slow_links(
+    problem: &PlanProblem,
+    exact: Plan,
+    simple: &[PlannedSegment],
+    intake: Option<&PlanIntake>,
+) -> Result<Plan> {
+    let mut best = exact;
+    for dealt in [&best.planned[..], simple].map(segments_of) {
+        best = faster(problem, best, lp::weights(problem, &dealt, intake)?, Scheduler::Lp);
+    }
+    Ok(best)
+}
+
 /// Makes the plan without relays. `intake` is the bytes that receivers take in, if they are more
 /// than those of the segments.
 fn schedule(
@@ -432,10 +447,7 @@ fn schedule(
             bound,
         };
         if is_blind {
-            // Once each member's part is fixed, the links of members can be taken into account.
-            for dealt in [&best.planned, &planned].map(|planned| segments_of(planned)) {
-                best = faster(problem, best, lp::weights(problem, &dealt, intake)?, Scheduler::Lp);
-            }
+            best = with_slow_links(problem, best, &planned, intake)?;
         }
         return Ok(if scheduler == Scheduler::Auto {
             faster(problem, best, planned, simple)

@@ -497,7 +497,7 @@ fn a_receiver_that_asks_for_no_piece_is_closed() {
         rail.handle(RailEvent::Request { flow, frame });
         let done = rail.take_done();
         assert!(matches!(done[..], [RailAction::CloseFlow { .. }]), "{done:?}");
-        // What it sent behind that is not looked at.
+        // Requests behind that one are not looked at.
         rail.handle(RailEvent::RequestsRead { flow });
         assert!(rail.take_done().is_empty());
     }

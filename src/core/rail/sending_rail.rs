@@ -469,7 +469,7 @@ impl SendingRail {
 
     fn drop_flow(&mut self, place: FlowPlace) {
         let Some((transfer, flow)) = self.flows.remove(place) else { return };
-        // What stands in line has left the sender as sent; its slots are free with the pieces.
+        // Answers in line have left the sender as sent; their slots are free with the pieces.
         for answer in &flow.answers {
             if let QueuedAnswer::Piece(slot) = answer {
                 self.unload(*slot, place.flow);

@@ -28,7 +28,8 @@ impl Spec {
     /// let error = Spec::parse("cluster.spec", "id x\nwritter a:1 null: 0 0-9").unwrap_err();
     /// assert_eq!(
     ///     error.to_string(),
-    ///     "cluster.spec:2:1: found \"writter\", expected id, master, writer, reader or option (did you mean writer?)"
+    ///     "cluster.spec:2:1: found \"writter\", expected id, master, writer, reader or option \
+    ///      (did you mean writer?)"
     /// );
     /// ```
     pub fn parse(file_name: &str, text: &str) -> Result<Spec> {

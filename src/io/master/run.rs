@@ -385,7 +385,7 @@ pub(super) struct NodeConnection {
 }
 
 impl NodeConnection {
-    /// When its dialling has something to do.
+    /// The instant at which its dialling has something to do.
     fn due(&self) -> Option<Instant> {
         let connection = self.connection.as_ref().and_then(Connection::deadline);
         connection.into_iter().chain(self.dialing.as_ref().and_then(|it| it.due())).min()

@@ -8,7 +8,7 @@ use super::{CONNECTIONS_MAX, FIRST_PORT, HANDSHAKE_WITHIN, Node, NodeSession, Se
 use crate::io::log;
 use crate::io::session::{AcceptOutcome, Connection, Listener};
 
-/// How often addresses are read at most, which takes some 50 µs: whoever connects may be a
+/// Shortest interval at which addresses are read, which takes some 50 µs: whoever connects may be a
 /// stranger.
 const READ_ADDRESSES_EVERY: Duration = Duration::from_millis(10);
 
@@ -18,7 +18,7 @@ impl Node {
         port.map_or(&mut self.control, |port| &mut self.ports[port].listener)
     }
 
-    /// When connections may be waiting to be taken in.
+    /// The instant from which connections may be taken in.
     pub(super) fn arrivals_due(&self) -> Option<Instant> {
         let ports = self.ports.iter().filter_map(|port| port.listener.due());
         let due = ports.chain(self.control.due()).min()?;

@@ -1,4 +1,4 @@
-//! What the kernel counted on each NIC: the proof that payload went where it should.
+//! Counters of the kernel for each NIC: the proof that payload went where it should.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ impl NicCounters {
         NicCounters(counters)
     }
 
-    /// What was counted on a NIC since `before`; `None` where the system does not say.
+    /// Bytes of a NIC since `before`; `None` where the system does not say.
     pub(super) fn since(&self, before: &NicCounters, nic: &str) -> Option<NicCounter> {
         let (now, then) = (self.0.get(nic)?, before.0.get(nic)?);
         if now.index != then.index {

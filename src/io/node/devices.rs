@@ -1,4 +1,4 @@
-//! Which NIC a flow is bound to: an address alone says where packets come from, and not by which
+//! The NIC that a flow is bound to: an address alone says where packets come from, and not by which
 //! NIC they leave.
 //!
 //! The kernel chooses a NIC by the destination, so that of two NICs in one subnet the first carries
@@ -27,14 +27,14 @@ pub(super) struct LocalAddresses {
 struct LocalInterface {
     name: String,
     own: NicAddress,
-    /// Whether it answers when other NICs' addresses are asked for in its subnet, as Linux does
-    /// unless told otherwise.
+    /// It answers when other NICs' addresses are asked for in its subnet, as Linux does unless told
+    /// otherwise.
     answers_for_others: bool,
 }
 
 impl LocalAddresses {
-    /// What there is just now. Where the system does not say, flows are bound by their addresses
-    /// alone.
+    /// Reads the addresses of this moment. Where the system does not say, flows are bound by their
+    /// addresses alone.
     pub(super) fn read() -> LocalAddresses {
         let all = arp_ignore("all");
         let mut interfaces = Vec::new();
@@ -50,10 +50,10 @@ impl LocalAddresses {
         LocalAddresses { interfaces }
     }
 
-    /// Whether a flow that leaves from `own`, on `nic`, is bound to that NIC.
+    /// Returns true if a flow that leaves from `own`, on `nic`, is bound to that NIC.
     pub(super) fn bind_dialled(&self, nic: &str, own: NicAddress, peer: IpAddr) -> bool {
         let is_known = self.interfaces.iter().any(|interface| interface.name == nic);
-        // What goes to an address of this machine goes over its loopback, whichever NIC has the
+        // Packets to an address of this machine go over its loopback, whichever NIC has the
         // address.
         let is_here =
             peer.is_loopback() || self.interfaces.iter().any(|interface| interface.own.ip == peer);

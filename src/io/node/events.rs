@@ -209,7 +209,7 @@ impl Node {
     }
 }
 
-/// What the machine calls the session of a connection.
+/// The machine's index for the session of a connection.
 pub(super) fn session_ix(token: Token) -> SessionIx {
     SessionIx(token.0 as u64)
 }

@@ -123,7 +123,7 @@ impl Node {
         Ok(connection.connected_by(now + CONNECT_WITHIN))
     }
 
-    /// When the next way of some flow is to be tried.
+    /// The instant at which the next way of some flow is to be tried.
     pub(super) fn way_due(&self) -> Option<Instant> {
         let openings =
             self.transfers.values().flat_map(|node_transfer| node_transfer.openings.values());
@@ -335,7 +335,7 @@ const SILENT_FLOWS_MIN: u32 = 2;
 // The kernel takes it as an unsigned long.
 sockopt_impl!(MaxPacingRate, SetOnly, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, usize);
 
-/// Which port here and which rail there make up rail pair `index`: rails of one subnet where there
+/// The port here and the rail there that make up rail pair `index`: rails of one subnet where there
 /// are such, else those of one index, so that a router between them may carry it.
 ///
 /// The threads of a NIC are rails of one subnet, so that they spread over the threads of the NIC at
@@ -351,7 +351,7 @@ pub(super) fn pair(
     Some((port, rails[rail]))
 }
 
-/// Which local address a flow leaves from: that of the rail, where it can reach the peer at all.
+/// The local address that a flow leaves from: that of the rail, where it can reach the peer at all.
 fn local_end(rail: IpAddr, peer: SocketAddr) -> Option<IpAddr> {
     let reaches = !rail.is_unspecified()
         && rail.is_ipv4() == peer.is_ipv4()

@@ -1,5 +1,5 @@
-//! What a node keeps for another attempt, and what it finds of an earlier one: pieces here, records
-//! in the journals.
+//! Pieces that a node keeps for another attempt, and those that it finds of an earlier one: pieces
+//! here, records in the journals.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -66,21 +66,21 @@ pub(super) fn rows_of(rows: &[WireRow], uri: &str) -> Vec<(u64, Span)> {
     rows.map(|row| (row.offset_bytes, row.span)).collect()
 }
 
-/// What looks like `bytes`, in a number that differs for what looks otherwise.
+/// A number for `looks` that differs for a file that looks otherwise.
 pub(super) fn state_of(looks: &[u8]) -> u64 {
     u64::from_le_bytes(*blake3::hash(looks).as_bytes().first_chunk().expect("a hash has 32 bytes"))
 }
 
-/// What an earlier attempt has left at a transfer's files.
+/// Pieces that an earlier attempt has left at a transfer's files.
 #[derive(Debug, Default)]
 pub(super) struct Leftovers {
     /// The pieces: in every file that they are to go to.
     pub(super) kept: Vec<LandedPiece>,
     /// The same for the master, in as few ranges as they make.
     pub(super) have: Vec<KeptRanges>,
-    /// Whether nobody else can have written the records of these.
+    /// Nobody else can have written the records of these.
     pub(super) sealed: bool,
-    /// What people should know: a sentence each.
+    /// Notes for people: a sentence each.
     pub(super) notes: Vec<String>,
 }
 
@@ -120,8 +120,8 @@ pub(super) fn find(transfer_files: &TransferFiles, reading: &mut ReadProgress<'_
     found
 }
 
-/// Whether a file that is held against its records has parts that no record speaks of: holes of the
-/// source, which nobody can tell here from bytes that somebody has put there.
+/// Returns true if a file that is held against its records has parts that no record speaks of:
+/// holes of the source, which nobody can tell here from bytes that somebody has put there.
 fn has_unread_holes(transfer_files: &TransferFiles, sink: &Sink, sound: &[LandedPiece]) -> bool {
     let known = union(sound.iter().map(|piece| piece.span).collect());
     sink.doubt().is_some() && ranges_of(transfer_files, sink).any(|range| !covers(&known, range))
@@ -146,7 +146,7 @@ fn sound_piece(
     Some(LandedPiece { span: record.span, check, origin })
 }
 
-/// What people should know of pieces that are fetched again.
+/// A note for people about pieces that are fetched again.
 fn note_of(doubt: JournalDoubt, sink: &Sink, lost_bytes: u64) -> String {
     let (name, lost) = (sink.name().display(), crate::core::units::human_bytes(lost_bytes));
     let why = match doubt {
@@ -262,7 +262,7 @@ fn ranges_of(transfer_files: &TransferFiles, sink: &Sink) -> impl Iterator<Item 
         .map(FileLayout::range)
 }
 
-/// Whether another file of the same piece has it, too.
+/// Returns true if another file of the same piece has it, too.
 fn holds(sink: &Sink, record: &JournalRecord) -> bool {
     let found = sink.found();
     let at = found.partition_point(|it| it.span.start < record.span.start);

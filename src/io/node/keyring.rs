@@ -1,5 +1,5 @@
-//! Who may connect: masters with the site key, and flows with the key of a transfer that is under
-//! way here.
+//! Keys of those who may connect: masters with the site key, and flows with the key of a transfer
+//! that is under way here.
 
 use std::collections::HashMap;
 

@@ -94,11 +94,11 @@ use crate::io::session::descriptors::SpareDescriptor;
 use crate::io::session::{Connection, Listener, strangers};
 use crate::io::store::StoreRoot;
 
-/// What a node prints when it listens, followed by the address.
+/// The word that a node prints when it listens, followed by the address.
 pub(crate) const READY: &str = "ready ";
-/// How long a connection may take to be up.
+/// Time that a connection may take to be up.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
-/// How long a node that ends waits for workers that are still opening or naming files.
+/// Time that a node that ends waits for workers that are still opening or naming files.
 const WIND_DOWN_WITHIN: Duration = Duration::from_secs(5);
 /// Notes that wait for the control thread. It never waits for those who write them; rails keep back
 /// what does not fit.
@@ -118,26 +118,26 @@ struct Node {
     clock: Clock,
     poll: Poll,
     control: Listener,
-    /// Where flows leave from and arrive at, one for each thread of each NIC.
+    /// Ends of flows, one for each thread of each NIC.
     ports: Vec<RailPort>,
     /// The machine's interfaces, as they were when the last transfer began.
     devices: LocalAddresses,
     /// Ways that came up where the usual ones did not.
     detours: KnownDetours,
     keyring: Keyring,
-    /// What masters are told of this node.
+    /// The advert that masters get of this node.
     advert: NodeAdvert,
-    /// When the addresses of the NICs were read last.
+    /// The instant at which the addresses of the NICs were read last.
     addresses_read: Instant,
     sessions: SessionTable,
-    /// Which of the listeners that have somebody waiting was served last.
+    /// The listener that was served last, of those that have somebody waiting.
     next_listener: usize,
     spare: SpareDescriptor,
     next_token: usize,
     transfers: BTreeMap<TransferIx, NodeTransfer>,
     /// Files of transfers that are over, until their masters say good-bye.
     remembered: BTreeMap<TransferIx, Arc<TransferFiles>>,
-    /// What decides.
+    /// The machine that decides.
     machine: NodeMachine,
     next_flow: u32,
     post: EventSender,
@@ -156,7 +156,7 @@ struct NodeSession {
 }
 
 impl NodeSession {
-    /// Whose connection was accepted, as long as it is nobody yet.
+    /// The address of a stranger whose connection was accepted.
     fn from(&self) -> Option<IpAddr> {
         match self.role {
             SessionRole::Visitor { from, .. } => Some(from),

@@ -38,16 +38,16 @@ pub(super) struct NodeTransfer {
     pub(super) flows: BTreeMap<FlowIx, (RailPair, usize)>,
     /// Flows that are being opened.
     pub(super) openings: BTreeMap<RailPair, FlowOpening>,
-    /// What became of the flows of each rail pair that was wanted.
+    /// Histories of the flows of each rail pair that was wanted.
     pub(super) stories: BTreeMap<RailPair, RailPairHistory>,
-    /// What is known of large packets that do not arrive, by NIC and peer.
+    /// Notes about large packets that do not arrive, by NIC and peer.
     mtu_holes: BTreeMap<(String, IpAddr), String>,
     /// Set when nobody waits any more for the worker that opens the transfer.
     pub(super) quits: Arc<AtomicBool>,
     cpu_before: Duration,
-    /// How long the process had been stopped before.
+    /// Time for which the process had been stopped before.
     stopped_before: Duration,
-    /// What the NICs had counted before any byte of the transfer moved.
+    /// Counters of the NICs before any byte of the transfer moved.
     counters_before: NicCounters,
 }
 
@@ -83,7 +83,7 @@ impl NodeTransfer {
         self.quits.store(true, Ordering::Relaxed);
     }
 
-    /// How the transfer calls another node.
+    /// The name of another node in the transfer.
     pub(super) fn name_of(&self, node: NodeIx) -> String {
         self.peers.get(&node).map_or_else(|| format!("node {}", node.0), |peer| peer.name.clone())
     }
@@ -124,7 +124,7 @@ impl NodeTransfer {
                 }
             }
         }
-        // What came twice, or changed, or after the end, is more than was kept.
+        // Bytes that came twice, or changed, or after the end, are more than was kept.
         let kept_bytes = stats.received_bytes;
         stats.received_bytes = stats.rails.iter().map(|rail| rail.received_bytes).sum();
         stats.wasted_bytes = stats.received_bytes.saturating_sub(kept_bytes);
@@ -132,7 +132,7 @@ impl NodeTransfer {
         stats.active_ns = transfer_files.activity.active_ns();
     }
 
-    /// What the report says of time that was lost here, and of NICs that carried nothing.
+    /// Warnings of the report about time that was lost here, and about NICs that carried nothing.
     fn warnings(&self, nics: &[&str]) -> Vec<String> {
         let stopped = clock::stopped().saturating_sub(self.stopped_before);
         let mut warnings: Vec<String> =
@@ -179,7 +179,7 @@ impl NodeTransfer {
         self.mtu_holes.insert((nic.to_owned(), peer), found);
     }
 
-    /// What became of the rail pair of a flow that this node opened.
+    /// The history of the rail pair of a flow that this node opened.
     pub(super) fn story_of(&mut self, flow: FlowIx) -> Option<&mut RailPairHistory> {
         let (rail_pair, _) = self.flows.get(&flow)?;
         self.stories.get_mut(rail_pair)

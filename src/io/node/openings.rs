@@ -16,11 +16,11 @@ use affinity::NicAddress;
 use super::flows::pair;
 use crate::core::error::{Code, Error};
 
-/// How long a connection may take to be answered by the peer's kernel. TCP asks at 0, 1 and 3 s.
+/// Time that the peer's kernel has to answer a connection. TCP asks at 0, 1 and 3 s.
 pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(4);
-/// When the first other way is tried beside the usual one.
+/// Delay after which the first other way is tried beside the usual one.
 const FIRST_STAGGER: Duration = Duration::from_secs(1);
-/// When each further one is (RFC 8305, section 5).
+/// Delay between further ones (RFC 8305, section 5).
 const STAGGER: Duration = Duration::from_millis(250);
 /// A flow that came up later than this has cost time that the report tells.
 const LATE: Duration = Duration::from_millis(900);
@@ -36,7 +36,7 @@ pub(super) struct FlowRoute {
     pub(super) port: usize,
     /// The data address there.
     pub(super) address: SocketAddr,
-    /// Whether the socket is bound to the port's NIC.
+    /// The socket is bound to the port's NIC.
     pub(super) is_bound: bool,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct FlowOpening {
     usual: FlowRoute,
     untried: VecDeque<FlowRoute>,
     under_way: Vec<FlowRoute>,
-    /// When the next way is tried, although others are still waited for.
+    /// The instant at which the next way is tried, although others are still waited for.
     next_at: Option<Instant>,
     began: Instant,
     failed: Vec<(FlowRoute, Error)>,
@@ -86,7 +86,7 @@ impl FlowOpening {
         })
     }
 
-    /// When [`FlowOpening::next`] is due although nothing has failed.
+    /// The instant at which [`FlowOpening::next`] is due although nothing has failed.
     pub(super) fn due(&self) -> Option<Instant> {
         self.next_at.filter(|_| !self.untried.is_empty())
     }
@@ -107,18 +107,18 @@ impl FlowOpening {
         self.under_way.is_empty() && self.untried.is_empty()
     }
 
-    /// Whether another way should be tried now: none is waited for any more.
+    /// Returns true if another way should be tried now: none is waited for any more.
     pub(super) fn is_idle(&self) -> bool {
         self.under_way.is_empty()
     }
 
-    /// How the flow came up by `way`, where that was not at once or not the usual way.
+    /// The outcome of a flow that came up by `way`: late, or by another way than the usual one.
     pub(super) fn came_up(&self, now: Instant, way: FlowRoute) -> FlowOutcome {
         let took = now.saturating_duration_since(self.began);
         FlowOutcome { took: (took >= LATE).then_some(took), is_detour: way != self.usual }
     }
 
-    /// Why the flow did not come up, with the addresses that were tried.
+    /// The error of a flow that did not come up, with the addresses that were tried.
     pub(super) fn error(&self, nic_of: impl Fn(usize) -> String) -> Error {
         let Some((way, first)) = self.failed.first() else {
             return Error::new(Code::Unreachable, "its flow could not be opened");
@@ -139,7 +139,7 @@ impl FlowOpening {
         error
     }
 
-    /// What is known while it is still being opened: nothing has answered for so long.
+    /// The error so far, while it is still being opened: nothing has answered for so long.
     pub(super) fn so_far(&self, now: Instant, nic_of: impl Fn(usize) -> String) -> Option<Error> {
         let waited = now.saturating_duration_since(self.began);
         if waited < LATE {
@@ -165,12 +165,12 @@ impl FlowOpening {
 const DATA_PORTS: &str = "let TCP connections to the data ports of that node through: free ports of its kernel, in \
                           net.ipv4.ip_local_port_range there";
 
-/// How a flow came up.
+/// The outcome of a flow that came up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct FlowOutcome {
-    /// How long it took, where that is worth telling.
+    /// Time that it took, where that is worth telling.
     pub(super) took: Option<Duration>,
-    /// Whether another way than the usual one was taken.
+    /// Another way than the usual one was taken.
     pub(super) is_detour: bool,
 }
 
@@ -272,7 +272,7 @@ pub(super) fn ways(
     ways
 }
 
-/// What became of the flows of one rail pair, for the report.
+/// The history of the flows of one rail pair, for the report.
 #[derive(Debug)]
 pub(super) struct RailPairHistory {
     nic: String,
@@ -280,11 +280,11 @@ pub(super) struct RailPairHistory {
     has_brought: bool,
     /// Flows that stood, owed an answer, and were given up.
     silent_flows: u32,
-    /// Why the last flow did not come up, or brought nothing.
+    /// The reason why the last flow did not come up, or brought nothing.
     trouble: Option<String>,
-    /// When the flow that stands was asked for something first.
+    /// The instant at which the flow that stands was asked for something first.
     asked: Option<Instant>,
-    /// When a flow came up late: how long that took, and how it was at last.
+    /// A flow that came up late: the time that it took, and the way that it took at last.
     late: Option<(Duration, String)>,
 }
 
@@ -334,8 +334,9 @@ impl RailPairHistory {
         self.late.get_or_insert((took, how));
     }
 
-    /// What the report says, with the peer's name; `opening` is what is known of a flow that is
-    /// still being opened, `others_brought` whether another rail pair of the NIC to the peer did.
+    /// The warning of the report, with the peer's name. `opening` is what is known of a flow that
+    /// is still being opened; `others_brought` is true if another rail pair of the NIC to the peer
+    /// brought something.
     pub(super) fn warning(
         &self,
         now: Instant,

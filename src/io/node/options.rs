@@ -1,4 +1,4 @@
-//! What a daemon is told: where to listen, below which root, with which key.
+//! Options of a daemon: where to listen, below which root, with which key.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,14 +19,14 @@ const KEY_REMEDY: &str =
 pub(crate) struct NodeOptions {
     pub(crate) listen: SocketAddr,
     pub(crate) root: PathBuf,
-    /// What is served besides the regular files below the root.
+    /// Kinds of files that are served besides the regular files below the root.
     pub(crate) allowed: AllowedKinds,
     /// The site key; the open one where there is none.
     pub(crate) key: Key,
-    /// Whether a master has started it, so that it ends when that master is gone.
+    /// A master has started it, so that it ends when that master is gone.
     pub(crate) launched: bool,
     pub(crate) slots: Option<u32>,
-    /// Where the threads of rails run.
+    /// CPUs that the threads of rails run on.
     pub(crate) pinning: PinningPolicy,
     pub(crate) threads: ThreadCount,
     /// The NICs to use, by name or address; without any, all that are up and lead out of this
@@ -78,7 +78,7 @@ impl NodeOptions {
         )))
     }
 
-    /// What this node says of itself.
+    /// The advert of this node.
     pub(super) fn advert(rails: Vec<RailAdvert>) -> NodeAdvert {
         NodeAdvert {
             software: format!("cep-fast {}", env!("CARGO_PKG_VERSION")),

@@ -44,7 +44,7 @@ pub(super) struct RailPort {
 }
 
 impl RailPort {
-    /// What other nodes are told of it.
+    /// The advert of this port to other nodes.
     pub(super) fn advert(&self) -> control::RailAdvert {
         let RailPort { address, line, mtu, place: RailPlacement { numa, .. }, .. } = *self;
         control::RailAdvert { nic: self.nic.clone(), address, line, mtu, numa }
@@ -89,7 +89,7 @@ impl RailPort {
         Ok(&self.rails[at].rail)
     }
 
-    /// Whether a transfer is on a rail here.
+    /// Returns true if a transfer is on a rail here.
     #[cfg(test)]
     pub(super) fn has(&self, transfer: TransferIx) -> bool {
         self.rails.iter().any(|it| it.transfers.contains(&transfer))
@@ -240,7 +240,8 @@ pub(super) fn follow(ports: &mut [RailPort], registry: &Registry, first: usize) 
     has_changed
 }
 
-/// What is asked for by name is never ignored: each CPU of a list must be one that we may use.
+/// A CPU that is asked for by name is never ignored: each one of a list must be one that we may
+/// use.
 fn check_pinning(pinning: &PinningPolicy, allowed: &[usize]) -> Result<()> {
     let PinningPolicy::List(cpus) = pinning else { return Ok(()) };
     // On a machine that is too large for us to know the mask, the kernel decides when the rail
@@ -324,8 +325,8 @@ fn choose<'a>(
     })
 }
 
-/// Whether a NIC may lead out of this machine. The name is a guess; that it has the control address
-/// is none.
+/// Returns true if a NIC may lead out of this machine. The name is a guess; that it has the control
+/// address is none.
 fn leads_out(nic: &NicInfo, control: IpAddr) -> bool {
     nic.name != LOOPBACK
         && (has(nic, control) || !INSIDE_PREFIXES.iter().any(|it| nic.name.starts_with(it)))
@@ -344,7 +345,7 @@ fn usable(nic: &NicInfo, control: IpAddr, taken: &[IpAddr]) -> Option<NicAddress
     fit.min_by_key(|own| own.ip != control).copied()
 }
 
-/// Whether an address is one that every IPv6 interface gives itself, and that says nothing about
+/// Returns true if every IPv6 interface gives itself such an address, which says nothing about
 /// where it leads.
 pub(crate) fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
@@ -484,7 +485,7 @@ mod tests {
         }
     }
 
-    /// What a node at `control` uses of these NICs, and what it says of the others.
+    /// Names of the NICs that a node at `control` uses of these, and its warning about the others.
     fn used(nics: &[NicInfo], control: &str) -> Result<(Vec<String>, Option<String>)> {
         let choice = choose(&NodeOptions::for_tests(), control.parse().expect("an address"), nics)?;
         let used = choice

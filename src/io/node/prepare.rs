@@ -28,7 +28,7 @@ const ROW_HOLES_MAX: usize = 4096;
 pub(crate) struct OpenedTransfer {
     pub(crate) transfer_files: TransferFiles,
     pub(crate) prepared: Prepared,
-    /// What an earlier attempt has left, where what lands is kept for another one.
+    /// Pieces that an earlier attempt has left, where those that land are kept for another one.
     pub(crate) found: Option<Vec<LandedPiece>>,
     /// Held until bytes move.
     pub(crate) claims: Vec<DestinationClaim>,
@@ -43,62 +43,12 @@ pub(crate) fn open(
 ) -> Result<OpenedTransfer> {
     let rows: Vec<(DataUri, &WireRow)> =
         prepare.rows.iter().map(with_uri).collect::<Result<_>>()?;
-    let (mut offers, mut holes, mut files) = (Vec::new(), Vec::new(), 0);
-    for (uri, row) in rows.iter().filter(|(_, row)| row.role == RowRole::Sender) {
-        let source = Source::open(root, uri, row.offset_bytes, row.span.bytes())?;
-        let found = source.holes(ROW_HOLES_MAX)?;
-        holes.extend(
-            found
-                .iter()
-                .map(|hole| Span::new(row.span.start + hole.start, row.span.start + hole.end)),
-        );
-        if holes.len() > 2 * HOLES_MAX {
-            holes = largest(union(holes), HOLES_MAX);
-        }
-        let layout = (!source.files().is_empty())
-            .then(|| FileLayout::of_file(files, row.offset_bytes, row.span));
-        files += source.files().len();
-        offers.push(SourceRow { range: row.span, source, layout });
-    }
+    let (offers, holes, files) = open_sources(root, &rows)?;
     check_names(root, &rows, &offers)?;
     // Before anything is made or opened for writing.
     let claims = claims::take(root, prepare)?;
-    let mut sinks: Vec<Sink> = Vec::new();
-    let mut places: BTreeMap<&DataUri, (usize, usize)> = BTreeMap::new();
-    let (mut layouts, mut shared) = (Vec::new(), Vec::new());
-    let mut sources = offers.iter();
-    let (mut states, mut modes) = (Vec::new(), Vec::new());
-    for (uri, row) in &rows {
-        if row.role == RowRole::Sender {
-            let offer: &SourceRow = sources.next().expect("one for each row that offers");
-            states.push(keeping::state_of(&offer.source.looks()));
-            modes.push(offer.source.mode());
-            shared.push(RowState { shared: false, kept: false });
-            continue;
-        }
-        states.push(0);
-        modes.push(0);
-        let (sink, file) = match places.get(uri) {
-            Some(&place) => place,
-            None => {
-                let sink = Sink::prepare(
-                    root,
-                    uri,
-                    file_bytes(uri, row, &rows),
-                    &sink_options(prepare, uri, row),
-                )?;
-                let place = (sinks.len(), files);
-                files += sink.files().len();
-                sinks.push(sink);
-                places.insert(uri, place);
-                place
-            }
-        };
-        shared.push(RowState { shared: sinks[sink].is_shared(), kept: sinks[sink].keeps() });
-        if !sinks[sink].files().is_empty() {
-            layouts.push(FileLayout::of_file(file, row.offset_bytes, row.span));
-        }
-    }
+    let OpenedRows { sinks, layouts, shared, states, modes } =
+        open_destinations(root, prepare, &rows, &offers, files)?;
     let method = CheckMethod::new(prepare.options.check, prepare.options.object);
     let tallies = (0..rails).map(|_| RailTally::default()).collect();
     let activity = TransferActivity::default();
@@ -133,6 +83,92 @@ pub(crate) fn open(
             modes,
         },
     })
+}
+
+/// Opens the source of each row that sends: with their holes and the number of their files.
+fn open_sources(
+    root: &StoreRoot,
+    rows: &[(DataUri, &WireRow)],
+) -> Result<(Vec<SourceRow>, Vec<Span>, usize)> {
+    let (mut offers, mut holes, mut files) = (Vec::new(), Vec::new(), 0);
+    for (uri, row) in rows.iter().filter(|(_, row)| row.role == RowRole::Sender) {
+        let source = Source::open(root, uri, row.offset_bytes, row.span.bytes())?;
+        let found = source.holes(ROW_HOLES_MAX)?;
+        holes.extend(
+            found
+                .iter()
+                .map(|hole| Span::new(row.span.start + hole.start, row.span.start + hole.end)),
+        );
+        if holes.len() > 2 * HOLES_MAX {
+            holes = largest(union(holes), HOLES_MAX);
+        }
+        let layout = (!source.files().is_empty())
+            .then(|| FileLayout::of_file(files, row.offset_bytes, row.span));
+        files += source.files().len();
+        offers.push(SourceRow { range: row.span, source, layout });
+    }
+    Ok((offers, holes, files))
+}
+
+/// Rows of a node, once sources and destinations are open.
+struct OpenedRows {
+    sinks: Vec<Sink>,
+    /// One for each row that receives into a file.
+    layouts: Vec<FileLayout>,
+    /// One for each row.
+    shared: Vec<RowState>,
+    /// One for each row: the state of its source.
+    states: Vec<u64>,
+    /// One for each row: the permissions of its source.
+    modes: Vec<u32>,
+}
+
+/// Opens the destination of each row that receives; its files follow `source_files` in the table.
+fn open_destinations(
+    root: &StoreRoot,
+    prepare: &Prepare,
+    rows: &[(DataUri, &WireRow)],
+    offers: &[SourceRow],
+    source_files: usize,
+) -> Result<OpenedRows> {
+    let mut files = source_files;
+    let mut sinks: Vec<Sink> = Vec::new();
+    let mut places: BTreeMap<&DataUri, (usize, usize)> = BTreeMap::new();
+    let (mut layouts, mut shared) = (Vec::new(), Vec::new());
+    let mut sources = offers.iter();
+    let (mut states, mut modes) = (Vec::new(), Vec::new());
+    for (uri, row) in rows {
+        if row.role == RowRole::Sender {
+            let offer: &SourceRow = sources.next().expect("one for each row that offers");
+            states.push(keeping::state_of(&offer.source.looks()));
+            modes.push(offer.source.mode());
+            shared.push(RowState { shared: false, kept: false });
+            continue;
+        }
+        states.push(0);
+        modes.push(0);
+        let (sink, file) = match places.get(uri) {
+            Some(&place) => place,
+            None => {
+                let sink = Sink::prepare(
+                    root,
+                    uri,
+                    file_bytes(uri, row, rows),
+                    &sink_options(prepare, uri, row),
+                )?;
+                let place = (sinks.len(), files);
+                files += sink.files().len();
+                sinks.push(sink);
+                places.insert(uri, place);
+                place
+            }
+        };
+        shared.push(RowState { shared: sinks[sink].is_shared(), kept: sinks[sink].keeps() });
+        if !sinks[sink].files().is_empty() {
+            layouts.push(FileLayout::of_file(file, row.offset_bytes, row.span));
+        }
+    }
+    Ok(OpenedRows { sinks, layouts, shared, states, modes })
 }
 
 /// Has each file get the permissions of its rows, as the master says; `modes` has one for each of
@@ -174,7 +210,7 @@ fn with_uri(row: &WireRow) -> Result<(DataUri, &WireRow)> {
     Ok((uri, row))
 }
 
-/// How large a destination will be: as far as any row of it reaches.
+/// Bytes of a destination when it is complete: as far as any row of it reaches.
 fn file_bytes(uri: &DataUri, row: &WireRow, rows: &[(DataUri, &WireRow)]) -> u64 {
     if let FileSharing::Elected { file_bytes } = row.sharing {
         return file_bytes;
@@ -200,7 +236,7 @@ fn sink_options(prepare: &Prepare, uri: &DataUri, row: &WireRow) -> SinkOptions 
     }
 }
 
-/// What partial files of a transfer to one destination are called, in every attempt.
+/// The name part of partial files of a transfer to one destination, in every attempt.
 fn tag(id: &str, uri: &DataUri) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(id.as_bytes()).update(&[0]).update(uri.to_string().as_bytes());

@@ -1,9 +1,9 @@
-//! How far a worker has read what a transfer needs before its node is prepared.
+//! Progress of a worker that reads what a transfer needs before its node is prepared.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often the master is told how far it is: its patience is forty times as long.
+/// Interval at which the master is told how far it is: its patience is forty times as long.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
 /// Counts what is read, and tells of it now and then, so that nobody takes much work for none.

@@ -94,22 +94,22 @@ impl SessionTable {
         }
     }
 
-    /// How many connections there are besides those of strangers.
+    /// Number of connections besides those of strangers.
     pub(super) fn member_count(&self) -> usize {
         self.open.len() - self.strangers.len()
     }
 
-    /// How many connections may be taken in in one turn.
+    /// Number of connections that may be taken in in one turn.
     pub(super) fn burst_max(&mut self, now: Instant) -> usize {
         self.strangers.burst_max(now)
     }
 
-    /// When the next connection may be taken in, if not at once.
+    /// The instant at which the next connection may be taken in, if not at once.
     pub(super) fn full_until(&self) -> Option<Instant> {
         self.strangers.full_until()
     }
 
-    /// When the first connection is to be given up.
+    /// The instant at which the first connection is to be given up.
     pub(super) fn due(&self) -> Option<Instant> {
         self.deadlines.first()
     }

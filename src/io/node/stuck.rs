@@ -8,7 +8,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// How often data must have been sent again: more than a lost packet or two.
+/// Retransmissions from which data is stuck: more than a lost packet or two.
 const RESENT_MIN: u32 = 2;
 /// Unacknowledged bytes that are no handshake, and fill a packet.
 const BYTES_MIN: u64 = 1000;
@@ -16,7 +16,7 @@ const BYTES_MIN: u64 = 1000;
 /// Data that does not arrive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct StuckData {
-    /// How often its beginning was sent again.
+    /// Retransmissions of its beginning.
     pub(super) resent: u32,
     pub(super) bytes: u64,
 }

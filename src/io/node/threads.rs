@@ -1,4 +1,4 @@
-//! How many threads serve each NIC.
+//! Number of threads that serve each NIC.
 //!
 //! One thread moves what one core can; a faster NIC needs several, each with a port, a ring and a
 //! CPU of its own.
@@ -6,7 +6,7 @@
 use crate::core::error::{Code, Error, Result};
 use crate::core::wire::limits::RAILS_MAX;
 
-/// How many threads each NIC gets.
+/// The choice of the number of threads of each NIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ThreadCount {
     /// As many as its line rate needs.
@@ -15,7 +15,7 @@ pub(crate) enum ThreadCount {
     Each(usize),
 }
 
-/// What decides about a NIC.
+/// Facts that decide about a NIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct NicLine<'a> {
     /// Its line rate in 10^6 bits per second, where it is known.
@@ -24,7 +24,7 @@ pub(crate) struct NicLine<'a> {
     pub(crate) near: &'a [usize],
 }
 
-/// What one thread is taken to move, to begin with: `bench --threads` finds out what it is on a
+/// Rate that one thread is taken to move, to begin with: `bench --threads` measures it on a
 /// machine.
 const MBIT_PER_THREAD: u32 = 40_000;
 

@@ -1,5 +1,5 @@
-//! What the node's log says of itself and of its transfers: who had what read and written here, and
-//! how it ended.
+//! Log lines of a node about itself and its transfers: who had what read and written here, and how
+//! it ended.
 
 use std::net::{IpAddr, SocketAddr};
 

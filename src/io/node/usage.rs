@@ -1,4 +1,4 @@
-//! What this process has used: processor time and memory.
+//! Processor time and memory of this process.
 
 use std::time::Duration;
 

@@ -16,7 +16,7 @@ use crate::core::wire::Check;
 use crate::io::rail::transfer_files::TransferFiles;
 use crate::io::store::Sink;
 
-/// What is read at once.
+/// Bytes of one read.
 const READ_BYTES: usize = 1 << 20;
 /// Every file system with direct I/O takes reads of whole pages.
 const PAGE_BYTES: u64 = 4096;
@@ -45,7 +45,7 @@ pub(super) fn disk(transfer_files: &TransferFiles, checks: &[(Span, Check)]) -> 
                     Error::new(Code::Data, format!("{span} cannot be read back: {error}"))
                 }
             };
-            // What a disk has changed once it may have changed elsewhere, too.
+            // A disk that has changed one piece may have changed others, too.
             sink.forget()?;
             return Err(wrong.missing(vec![span]));
         }
@@ -53,8 +53,8 @@ pub(super) fn disk(transfer_files: &TransferFiles, checks: &[(Span, Check)]) -> 
     Ok(())
 }
 
-/// Whether the disk has bytes with this check where `span` lies, which may be the check of several
-/// pieces together.
+/// Returns true if the disk has bytes with this check where `span` lies, which may be the check of
+/// several pieces together.
 fn reads_as_all(
     transfer_files: &TransferFiles,
     sink: &Sink,
@@ -76,8 +76,8 @@ fn reads_as_all(
     Ok(composer.checks().eq([(span, check)]))
 }
 
-/// Whether the file of `sink` has bytes with this check where `span` lies; past the page cache if
-/// `from_disk`.
+/// Returns true if the file of `sink` has bytes with this check where `span` lies; past the page
+/// cache if `from_disk`.
 pub(super) fn reads_as(
     method: CheckMethod,
     sink: &Sink,
@@ -117,8 +117,7 @@ fn read_check(
     Ok(running.finish())
 }
 
-/// Where a file system has no direct reads, its page cache can be asked to let go of what is
-/// written.
+/// Lets the page cache drop written pages, for file systems without direct reads.
 fn drop_cached(file: BorrowedFd<'_>, extent: FileExtent) -> io::Result<()> {
     let range = |bytes: u64| i64::try_from(bytes).map_err(|_| io::Error::from(Errno::EFBIG));
     fdatasync(file)?;

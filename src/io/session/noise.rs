@@ -3,7 +3,7 @@
 //! ```text
 //! initiator                                              responder
 //! preamble (in clear, bound as prologue), message 1  →   who is it, which key, does it fit?
-//!                                                    ←   reply, message 2: version, the responder's payload
+//!                                                    ←   reply, message 2: version, its payload
 //! confirmation: an empty sealed message              →   up
 //! ```
 //!

@@ -1,6 +1,6 @@
 //! Arbitrary bytes as a series of choices. Where they end, every choice is the first one.
 
-/// What is left of the bytes.
+/// The remaining bytes.
 pub(super) struct ByteSource<'a>(&'a [u8]);
 
 impl<'a> ByteSource<'a> {

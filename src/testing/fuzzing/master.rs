@@ -21,7 +21,7 @@ use crate::core::wire::control::{
     SegmentChecks, SenderDelivery, SourceOrigin, Start, ToMaster, ToNode, decode, encode,
 };
 
-/// What is moved: apart, copied, into one file, by a group, by a node that does both.
+/// Rows of the transfers: apart, copied, into one file, by a group, by a node that does both.
 const ROWS: [&str; 5] = [
     "writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99\n",
     "writer a:1 pattern:1 0 0-9999999\nwriter b:1 pattern:1 0 5000000-9999999\n\
@@ -33,8 +33,8 @@ const ROWS: [&str; 5] = [
      reader a:1 file:///x 0 10000-19999\n",
 ];
 
-/// How often a kind world is asked to go on; every wait has a deadline, and there are some ten of
-/// them.
+/// Rounds in which a kind world is asked to go on; every wait has a deadline, and there are some
+/// ten of them.
 const ROUNDS_MAX: usize = 1000;
 
 /// Phases follow each other, every wait has a deadline, whatever is said can be read, numbers add
@@ -55,10 +55,10 @@ struct MasterWorld {
     nodes: Vec<FuzzedNode>,
 }
 
-/// What a node was told and has said.
+/// Messages to and from a node.
 #[derive(Default)]
 struct FuzzedNode {
-    /// What it has not answered.
+    /// Messages that it has not answered.
     unanswered: VecDeque<ToNode>,
     start: Option<Start>,
     has_landed: bool,

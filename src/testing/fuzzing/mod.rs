@@ -1,5 +1,4 @@
-//! What is fuzzed: for each target one function of arbitrary bytes, which panics where a promise is
-//! broken.
+//! Fuzz targets: for each one function of arbitrary bytes, which panics where a promise is broken.
 //!
 //! The programs in `fuzz/` find bytes that reach ever more of the code, and the tests below replay
 //! what they found: the same functions over `fuzz/corpus`. Behind the feature `fuzzing`, which
@@ -17,7 +16,7 @@ pub use receiver::receiver;
 pub use sender::sender;
 pub use texts::{control, frame, hostlists as hostlist, journal, preamble, spec};
 
-/// What a program of `fuzz/` calls.
+/// The function that a program of `fuzz/` calls.
 pub type FuzzTarget = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.

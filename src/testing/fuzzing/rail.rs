@@ -26,7 +26,7 @@ pub(super) struct FuzzedRail {
     pub(super) receiving: BTreeMap<SlotIx, LandingPiece>,
     /// In the order in which writes were asked for.
     pub(super) writing: Vec<(SlotIx, LandingPiece)>,
-    /// What was received and is written next, or was thrown away.
+    /// Pieces that were received and are written next, or were thrown away.
     received: BTreeMap<SlotIx, LandingPiece>,
     /// The request behind each slot whose answer has not left.
     requests: BTreeMap<SlotIx, u32>,
@@ -42,13 +42,13 @@ pub(super) struct FuzzedRail {
 pub(super) struct FuzzedFlow {
     /// Requests that left here, or that the peer sent, and that are not answered.
     pub(super) asked: Vec<Frame>,
-    /// What was answered, and whose payload is not received.
+    /// The header of an answer whose payload is not received.
     pub(super) arriving: Option<Frame>,
     pub(super) awaits_header: bool,
     pub(super) awaits_requests: bool,
-    /// Whether a send of requests is under way.
+    /// A send of requests is under way.
     pub(super) sends_requests: bool,
-    /// Whether a piece or a refusal is being sent.
+    /// A piece or a refusal is being sent.
     pub(super) is_sending: bool,
     pub(super) sends_refusal: bool,
 }
@@ -129,21 +129,7 @@ impl FuzzedRail {
     fn carry_out(&mut self, action: RailAction, wanted: Option<&[Span]>) {
         match action {
             RailAction::SendRequests { flow } => {
-                let requests: Vec<Frame> =
-                    std::iter::from_fn(|| self.machine.poll_request(flow)).collect();
-                let Some(state) = self.flows.get_mut(&flow) else { return };
-                for frame in &requests {
-                    let is_new = state.asked.iter().all(|it| it.request != frame.request);
-                    assert!(is_new, "{} is asked twice", frame.request);
-                    assert!(frame.span().bytes() <= self.block_bytes, "{}", frame.span());
-                    if let Some(wanted) = wanted {
-                        let span = frame.span();
-                        assert!(wanted.iter().any(|it| it.contains(span)), "{span} is not wanted");
-                    }
-                }
-                state.asked.extend(requests);
-                assert!(state.asked.len() <= REQUESTS_MAX as usize, "beyond its credit");
-                assert!(!std::mem::replace(&mut state.sends_requests, true), "one send at a time");
+                self.send_requests(flow, wanted);
             }
             RailAction::ReceiveHeader { flow } => {
                 let state = self.flows.get_mut(&flow).expect("a flow that stands");
@@ -179,7 +165,7 @@ impl FuzzedRail {
             RailAction::Send { slot, flow, route, .. } => {
                 self.assert_free(slot);
                 let state = self.flows.get_mut(&flow).expect("a flow that stands");
-                // What the kernel did not send without a copy keeps its turn.
+                // A piece that the kernel did not send without a copy keeps its turn.
                 if let Some(request) = self.requests.remove(&slot) {
                     assert!(!state.is_sending, "two sends on one flow");
                     state.answered(request);
@@ -200,6 +186,23 @@ impl FuzzedRail {
             | RailAction::NoteFallback { .. }
             | RailAction::Forget { .. } => {}
         }
+    }
+
+    fn send_requests(&mut self, flow: FlowPlace, wanted: Option<&[Span]>) {
+        let requests: Vec<Frame> = std::iter::from_fn(|| self.machine.poll_request(flow)).collect();
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        for frame in &requests {
+            let is_new = state.asked.iter().all(|it| it.request != frame.request);
+            assert!(is_new, "{} is asked twice", frame.request);
+            assert!(frame.span().bytes() <= self.block_bytes, "{}", frame.span());
+            if let Some(wanted) = wanted {
+                let span = frame.span();
+                assert!(wanted.iter().any(|it| it.contains(span)), "{span} is not wanted");
+            }
+        }
+        state.asked.extend(requests);
+        assert!(state.asked.len() <= REQUESTS_MAX as usize, "beyond its credit");
+        assert!(!std::mem::replace(&mut state.sends_requests, true), "one send at a time");
     }
 
     /// The payload in a slot has come, or will not.
@@ -238,7 +241,7 @@ pub(super) fn pick_flow<'a>(
     flows.iter().nth(at).map(|(&flow, state)| (flow, state))
 }
 
-/// What every replica has as the check of a range.
+/// The check of a range, alike for every replica.
 pub(super) fn check_of(kind: CheckKind, span: Span) -> Check {
     match kind {
         CheckKind::None => Check::None,

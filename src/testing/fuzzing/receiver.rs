@@ -34,8 +34,8 @@ use crate::core::wire::{Check, CheckKind, DataPath};
 /// Slots of each rail.
 const SLOTS: u32 = 3;
 
-/// How many steps a receiver may need to its end once everybody is kind to it; a plan has some
-/// hundred pieces.
+/// Steps that a receiver may need to its end once everybody is kind to it; a plan has some hundred
+/// pieces.
 const STEPS_MAX: usize = 100_000;
 
 /// Pieces of a plan that is played through; what is larger is as good as one that is refused.
@@ -59,9 +59,9 @@ struct ReceiverWorld {
     kind: CheckKind,
     participant: Participant,
     rails: [FuzzedRail; 2],
-    /// What the rails have been told and have not heard.
+    /// Messages to the rails that they have not received.
     commands: [VecDeque<RailMessage>; 2],
-    /// What the rails have told the participant and it has not heard.
+    /// Events of the rails that the participant has not received.
     inbox: VecDeque<scheduler::SchedulerEvent>,
     opening: Vec<RailPair>,
     flow_count: u32,
@@ -70,13 +70,13 @@ struct ReceiverWorld {
     told: ParticipantLog,
 }
 
-/// What the control thread tells a rail.
+/// A message of the control thread to a rail.
 enum RailMessage {
     FlowUp(FlowIx, FlowDirection),
     Command(TransferCommand),
 }
 
-/// What somebody else does for the participant.
+/// A job that somebody else does for the participant.
 #[derive(Clone, Copy, PartialEq)]
 enum PendingJob {
     Preallocate,
@@ -85,12 +85,12 @@ enum PendingJob {
     Leave,
 }
 
-/// What the participant has been told and what it has said.
+/// Messages to and from the participant.
 #[derive(Default)]
 struct ParticipantLog {
     wanted: Vec<Span>,
     holes: Vec<Span>,
-    /// What is written, and the participant has heard of.
+    /// Ranges that are written, and of which the participant knows.
     landed: Vec<Span>,
     received_bytes: u64,
     drained: u32,
@@ -501,7 +501,7 @@ impl ReceiverWorld {
         assert_eq!(decode::<ToMaster>(&bytes).as_ref(), Ok(message));
     }
 
-    /// Whether every wanted byte has landed, or is a zero.
+    /// Returns true if every wanted byte has landed, or is a zero.
     fn has_all(&self) -> bool {
         let there = self.there();
         self.told.wanted.iter().all(|span| covers(&there, *span))

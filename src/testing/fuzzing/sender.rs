@@ -19,7 +19,7 @@ use crate::core::wire::frame::{Frame, FrameKind};
 
 /// The largest piece.
 const BLOCK: u64 = 100;
-/// What begins below this has yet to land.
+/// Pieces that begin below this have yet to land.
 const LANDS_BELOW: u64 = 512;
 const NOW: Moment = Moment(1);
 

@@ -1,5 +1,4 @@
-//! What users write, and what peers and files say: read to something that can be written again, or
-//! refused.
+//! Texts of users, peers and files: read to something that can be written again, or refused.
 
 use crate::core::error::Code;
 use crate::core::spec::{Spec, hostlist};
@@ -102,7 +101,7 @@ pub fn journal(bytes: &[u8]) {
     crate::io::store::journal::read_anything(bytes);
 }
 
-/// What opens a connection, from either side, is refused, or written again as it was.
+/// The first bytes of a connection, from either side, are refused, or written again as they were.
 pub fn preamble(bytes: &[u8]) {
     if let Ok(preamble) = Preamble::decode(bytes) {
         assert_eq!(preamble.encode(), bytes);

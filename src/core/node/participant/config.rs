@@ -1,4 +1,4 @@
-//! What a participant is told when it is made, and which plans can be followed under it.
+//! Configuration of a participant, and the plans that can be followed under it.
 
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
@@ -10,16 +10,16 @@ use crate::core::wire::control::{PlanSegment, Prepare};
 /// are a pebibyte.
 const PIECES_MAX: u64 = 1 << 30;
 
-/// What a participant is told of its transfer when it is made.
+/// Configuration of a participant: its transfer, as it is told when it is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ParticipantConfig {
     pub(crate) grid: BlockGrid,
     pub(crate) method: CheckMethod,
-    /// How many rails this node has.
+    /// Number of rails of this node.
     pub(crate) rails: u32,
-    /// Whether what was written is made durable before the end.
+    /// Written bytes are made durable before the end.
     pub(crate) fsync: bool,
-    /// Whether what was written is read back and checked once more.
+    /// Written bytes are read back and checked once more.
     pub(crate) verify: bool,
 }
 
@@ -36,8 +36,8 @@ impl ParticipantConfig {
         }
     }
 
-    /// Whether a plan can be followed: it has no more pieces than the extent map may hold, and all
-    /// have a check.
+    /// Refuses a plan that cannot be followed: it has more pieces than the extent map may hold, or
+    /// some without a check.
     pub(super) fn judge(&self, segments: &[PlanSegment]) -> Result<(), Error> {
         let pieces: u128 =
             segments.iter().map(|segment| u128::from(self.grid.piece_count(segment.span))).sum();

@@ -18,7 +18,7 @@ impl Participant {
         self.end();
     }
 
-    /// What would be missing if it ended now.
+    /// Ranges that would be missing if it ended now.
     fn lacking(&self) -> Vec<Span> {
         let planned = || union(self.sources.iter().map(|source| source.span).collect());
         self.scheduler.as_ref().map_or_else(planned, PieceScheduler::lacking)
@@ -84,7 +84,7 @@ impl Participant {
                 self.dismiss();
             }
             ParticipantState::Moving => {
-                // Where nothing landed any more, the master would like to know why.
+                // The master is told why nothing landed any more.
                 let trouble = self
                     .scheduler
                     .as_ref()

@@ -1,5 +1,5 @@
-//! What a receiver keeps for an attempt that continues this one: what has landed, with its check
-//! and where it came from.
+//! Pieces that a receiver keeps for an attempt that continues this one: with their checks and the
+//! senders that they came from.
 //!
 //! A piece that another receiver passed on counts as coming from the first of the senders that
 //! offer it: replicas are alike, and if that one is what it was, so is the piece.
@@ -14,16 +14,16 @@ use crate::core::units::{Moment, NodeIx, Span};
 use crate::core::wire::Check;
 use crate::core::wire::control::{OfferedSource, SourceOrigin, ToMaster};
 
-/// What is kept, at a node that keeps anything.
+/// Pieces to keep, at a node that keeps any.
 #[derive(Debug, Default)]
 pub(super) struct JournalQueue {
-    /// What an earlier attempt has left, until the plan says what is still good.
+    /// Pieces that an earlier attempt has left, until the plan says which are still good.
     found: Vec<LandedPiece>,
-    /// What each sender offers.
+    /// Ranges that each sender offers.
     offers: BTreeMap<NodeIx, Vec<(Span, SourceOrigin)>>,
-    /// What has landed and is not yet written down.
+    /// Pieces that have landed and are not yet in the journal.
     fresh: Vec<LandedPiece>,
-    /// Whether something is being written down.
+    /// A worker is writing to the journal.
     writing: bool,
 }
 
@@ -42,8 +42,8 @@ impl JournalQueue {
         }
     }
 
-    /// What an earlier attempt has left, of which `kept` (ascending, apart from each other) is
-    /// still good.
+    /// Takes the pieces of an earlier attempt that lie in `kept` (ascending, apart from each
+    /// other), which is still good.
     pub(super) fn take_found(&mut self, kept: &[Span]) -> Vec<LandedPiece> {
         let mut found = std::mem::take(&mut self.found);
         found.retain(|piece| crate::core::units::covers(kept, piece.span));
@@ -55,7 +55,7 @@ impl JournalQueue {
             offers.iter().find(|(offer, _)| offer.contains(span)).map(|it| it.1)
         };
         let own = sender.and_then(|sender| self.offers.get(&sender)).and_then(holds);
-        // What nobody is known to offer could not be told from what has changed since.
+        // A piece without a known sender could not be told from one that has changed since.
         if let Some(origin) = own.or_else(|| self.offers.values().find_map(holds)) {
             self.fresh.push(LandedPiece { span, check, origin });
         }

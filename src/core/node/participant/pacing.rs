@@ -1,5 +1,4 @@
-//! What a plan wants of each flow: its weight, how many rail pairs it has, and how fast it needs to
-//! be.
+//! The plan's part for each flow: its weight, its number of rail pairs, and its speed.
 
 use std::collections::BTreeMap;
 
@@ -7,17 +6,17 @@ use super::{Participant, SegmentSenders};
 use crate::core::units::NodeIx;
 use crate::core::wire::control::PeerNode;
 
-/// How much faster than planned a paced flow may be, so that it can make up for a delay. Measured
-/// with 16 receivers that feed each other: 1.1 and 1.25 of the plan's pace keep all in step; with
-/// 1.5, TCP shares the sender's link so unevenly that all wait for the slowest.
+/// Factor by which a paced flow may be faster than planned, so that it can make up for a delay.
+/// Measured with 16 receivers that feed each other: 1.1 and 1.25 of the plan's pace keep all in
+/// step; with 1.5, TCP shares the sender's link so unevenly that all wait for the slowest.
 const RELAY_PACE_HEADROOM: f64 = 1.25;
 /// No flow is paced so low that a header or a request for work that it takes over would crawl.
 const PACE_BYTES_PER_SECOND_MIN: f64 = 65536.0;
 
 impl Participant {
-    /// How fast a flow to a sender needs to be for the plan to come out, and some more; 0 where it
-    /// is not paced. Receivers that feed each other wait for each other's parts, so there nobody
-    /// may take much more than its own.
+    /// Speed that a flow to a sender needs for the plan to come out, and some more; 0 where it is
+    /// not paced. Receivers that feed each other wait for each other's parts, so there nobody may
+    /// take much more than its own.
     pub(super) fn pace(&self, sender: NodeIx) -> u64 {
         if self.relays.is_empty() {
             return 0;

@@ -10,7 +10,7 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How often the calling thread has allocated.
+/// Number of allocations of the calling thread.
 pub(super) fn allocations() -> u64 {
     ALLOCATIONS.get()
 }

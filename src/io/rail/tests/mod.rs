@@ -30,7 +30,7 @@ use crate::io::store::{Sink, SinkOptions, Source, StoreRoot};
 
 const TRANSFER: TransferIx = TransferIx(1);
 const FLOW: FlowIx = FlowIx(1);
-/// How long a step may take before the test is given up.
+/// Time that a step may take before the test is given up.
 const STEP: Duration = Duration::from_secs(20);
 
 /// A event queue that notes with each event how often the rail's thread had allocated by then.
@@ -131,7 +131,7 @@ fn pieces(bytes: u64) -> impl Iterator<Item = Piece> {
     (0..bytes / MIB).map(|at| Piece { span: Span::of(at * MIB, MIB), stolen: false })
 }
 
-/// How often the thread of a rail that sends has allocated by now.
+/// Number of allocations of the thread of a rail that sends, by now.
 fn allocations_of(rail: &RailHandle, events: &Receiver<(RailNotice, u64)>) -> u64 {
     rail.tell(command(TransferCommand::Drain));
     events.recv_timeout(STEP).unwrap().1

@@ -170,40 +170,7 @@ impl<'a> PictureLayout<'a> {
             sent[link.from] += link.bytes;
             received[link.to] += link.bytes;
         }
-        let mut bars: Vec<NodeBar> = Vec::new();
-        let mut bar_of = vec![usize::MAX; picture.nodes.len()];
-        for is_right in [false, true] {
-            let here = |&node: &usize| {
-                (received[node] > 0.0) == is_right && sent[node] + received[node] > 0.0
-            };
-            let mut nodes: Vec<usize> = (0..picture.nodes.len()).filter(here).collect();
-            // The busiest nodes have bars of their own, in the order of the specification; the
-            // others share one.
-            if nodes.len() > BARS_MAX {
-                nodes.sort_by(|&a, &b| {
-                    (sent[b] + received[b]).total_cmp(&(sent[a] + received[a])).then(a.cmp(&b))
-                });
-                nodes[..BARS_MAX - 1].sort_unstable();
-            }
-            for (place, node) in nodes.into_iter().enumerate() {
-                if place >= BARS_MAX {
-                    bars.last_mut().expect("earlier nodes have bars").names.push(node);
-                } else {
-                    let (left, right, y, next) = (0.0, 0.0, 0.0, [0.0; 2]);
-                    bars.push(NodeBar {
-                        names: vec![node],
-                        is_right,
-                        left,
-                        right,
-                        sent: 0.0,
-                        received: 0.0,
-                        y,
-                        next,
-                    });
-                }
-                bar_of[node] = bars.len() - 1;
-            }
-        }
+        let (mut bars, bar_of) = bars_of(&sent, &received);
         let mut joined: BTreeMap<(usize, usize), (f64, bool)> = BTreeMap::new();
         for link in &picture.links {
             let band = joined.entry((bar_of[link.from], bar_of[link.to])).or_default();
@@ -378,6 +345,44 @@ impl<'a> PictureLayout<'a> {
             names => format!("{} others", names.len()),
         }
     }
+}
+
+/// Bars of the nodes that send or receive, on the left and on the right, and the bar of each node.
+fn bars_of(sent: &[f64], received: &[f64]) -> (Vec<NodeBar>, Vec<usize>) {
+    let mut bars: Vec<NodeBar> = Vec::new();
+    let mut bar_of = vec![usize::MAX; sent.len()];
+    for is_right in [false, true] {
+        let here =
+            |&node: &usize| (received[node] > 0.0) == is_right && sent[node] + received[node] > 0.0;
+        let mut nodes: Vec<usize> = (0..sent.len()).filter(here).collect();
+        // The busiest nodes have bars of their own, in the order of the specification; the
+        // others share one.
+        if nodes.len() > BARS_MAX {
+            nodes.sort_by(|&a, &b| {
+                (sent[b] + received[b]).total_cmp(&(sent[a] + received[a])).then(a.cmp(&b))
+            });
+            nodes[..BARS_MAX - 1].sort_unstable();
+        }
+        for (place, node) in nodes.into_iter().enumerate() {
+            if place >= BARS_MAX {
+                bars.last_mut().expect("earlier nodes have bars").names.push(node);
+            } else {
+                let (left, right, y, next) = (0.0, 0.0, 0.0, [0.0; 2]);
+                bars.push(NodeBar {
+                    names: vec![node],
+                    is_right,
+                    left,
+                    right,
+                    sent: 0.0,
+                    received: 0.0,
+                    y,
+                    next,
+                });
+            }
+            bar_of[node] = bars.len() - 1;
+        }
+    }
+    (bars, bar_of)
 }
 
 impl NodeBar {

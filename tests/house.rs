@@ -94,9 +94,9 @@ const ARROWS: [(&str, &[&str]); 33] = [
     ("app/report_table", &["core/report", "core/units"]),
     ("app/report_text", &["core/report", "core/units", "app/report_table"]),
     ("app/transfer", &["core", "io/clock", "io/launch", "io/master", "io/node", "io/session"]),
-    ("app/bench", &["core/report", "core/spec", "core/units"]),
+    ("app/bench", &["core/report", "core/spec", "core/units", "svg"]),
     ("app/doctor", &["core/doctor", "core/report", "core/units", "io/node", "ring", "affinity"]),
-    ("app/cli", &["core", "io", "app/bench", "app/doctor", "app/transfer", "affinity"]),
+    ("app/cli", &["core", "io", "app/bench", "app/doctor", "app/transfer", "affinity", "svg"]),
     // They play master, peers and kernel to the machines, and are in no program but those of
     // fuzz/ and bench/.
     ("testing/fuzzing", &["core", "io/store"]),
@@ -104,11 +104,11 @@ const ARROWS: [(&str, &[&str]); 33] = [
 ];
 
 /// The crates under this one; like a module, each is named by those who may use it.
-const CRATES: [&str; 4] = ["ring", "affinity", "crc", "random"];
+const CRATES: [&str; 5] = ["ring", "affinity", "crc", "random", "svg"];
 
 /// Crates that each of them may use. None knows of the program.
-const SMALL: [(&str, &[&str]); 4] =
-    [("ring", &["random"]), ("affinity", &[]), ("crc", &[]), ("random", &[])];
+const SMALL: [(&str, &[&str]); 5] =
+    [("ring", &["random"]), ("affinity", &[]), ("crc", &[]), ("random", &[]), ("svg", &[])];
 
 /// Folder of code that the simulator runs: time, randomness, buffers and results are arguments.
 const PURE: &str = "src/core/";

@@ -1,6 +1,6 @@
 //! Charts of figures: curves over one axis, as an SVG document without external parts.
 
-use std::fmt::Write;
+use svg::{SvgDocument, SvgElement, TextAnchor, ValueAxis, rounded};
 
 /// A chart of curves.
 pub(super) struct CurveChart {
@@ -35,99 +35,61 @@ pub(super) enum CurveStyle {
 impl CurveChart {
     /// Returns the chart as one document.
     pub(super) fn svg(&self) -> String {
-        let paper = CurveLayout::of(self);
-        let (title, middle, centre) =
-            (self.title, f64::midpoint(LEFT, RIGHT), f64::midpoint(TOP, BOTTOM));
-        let mut out = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-             font-family=\"sans-serif\" font-size=\"13\" fill=\"#444\">\n<title>{title}</title>\n\
-             <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#fff\"/>\n\
-             <text x=\"{LEFT}\" y=\"26\" font-size=\"16\" fill=\"#222\">{title}</text>\n"
-        );
-        for tick in 0..=paper.ticks {
-            let value = paper.tick * f64::from(tick);
-            let (y, stroke) = (paper.y(value), if tick == 0 { "#444" } else { "#ddd" });
-            put(&mut out, format_args!("<path d=\"M{LEFT} {y:.1}H{RIGHT}\" stroke=\"{stroke}\"/>"));
-            text(&mut out, (LEFT - 8.0, y + 4.5), "end", &plain(value));
-        }
+        let layout = CurveLayout::of(self);
+        let (middle, centre) = (f64::midpoint(LEFT, RIGHT), f64::midpoint(TOP, BOTTOM));
+        let mut page = SvgDocument::new((WIDTH, HEIGHT), 13, self.title);
+        let heading = SvgElement::text((LEFT, 26.0), TextAnchor::Start, self.title);
+        page.push(heading.set("font-size", 16).set("fill", "#222"));
+        layout.axis.draw(&mut page, (LEFT, RIGHT));
         for (x, label) in &self.labels {
-            let x = paper.x(*x);
-            put(&mut out, format_args!("<path d=\"M{x:.1} {BOTTOM}v5\" stroke=\"#444\"/>"));
-            text(&mut out, (x, BOTTOM + 20.0), "middle", label);
+            let x = layout.x(*x);
+            page.push(SvgElement::line((x, BOTTOM), (x, BOTTOM + 5.0), "#444"));
+            page.push(SvgElement::text((x, BOTTOM + 20.0), TextAnchor::Middle, label));
         }
-        text(&mut out, (middle, BOTTOM + 42.0), "middle", self.x_title);
-        put(&mut out, format_args!("<g transform=\"rotate(-90 18 {centre})\">"));
-        text(&mut out, (18.0, centre), "middle", self.y_title);
-        out.push_str("</g>\n");
+        page.push(SvgElement::text((middle, BOTTOM + 42.0), TextAnchor::Middle, self.x_title));
+        let y_title = SvgElement::text((18.0, centre), TextAnchor::Middle, self.y_title);
+        page.push(y_title.set("transform", format_args!("rotate(-90 18 {centre})")));
         for curve in &self.curves {
             let points: Vec<(f64, f64)> =
-                curve.points.iter().map(|&(x, y)| (paper.x(x), paper.y(y))).collect();
-            curve.look.draw(&mut out, &points);
+                curve.points.iter().map(|&(x, y)| (layout.x(x), layout.axis.y(y))).collect();
+            curve.look.draw(&mut page, &points);
         }
         for (row, curve) in self.curves.iter().rev().enumerate() {
             let y = TOP + 12.0 + 20.0 * row as f64;
-            curve.look.draw(&mut out, &[(RIGHT + 16.0, y), (RIGHT + 44.0, y)]);
-            text(&mut out, (RIGHT + 54.0, y + 4.5), "start", &curve.name);
+            curve.look.draw(&mut page, &[(RIGHT + 16.0, y), (RIGHT + 44.0, y)]);
+            page.push(SvgElement::text((RIGHT + 54.0, y + 4.5), TextAnchor::Start, &curve.name));
         }
-        out + "</svg>\n"
+        page.finish()
     }
 }
 
 impl CurveStyle {
-    fn draw(self, out: &mut String, points: &[(f64, f64)]) {
-        let (color, width, dashes) = match self {
-            CurveStyle::Limit => ("#ccc", 7, ""),
+    fn draw(self, page: &mut SvgDocument, points: &[(f64, f64)]) {
+        let (colour, width, dashes) = match self {
+            CurveStyle::Limit => ("#ccc", 7, "none"),
             CurveStyle::Thin => ("#888", 1, "5 4"),
-            CurveStyle::Disc => ("#1565c0", 2, ""),
-            CurveStyle::Circle => ("#00838f", 2, ""),
-            CurveStyle::Triangle => ("#c62828", 2, ""),
-            CurveStyle::Square => ("#ef6c00", 2, ""),
+            CurveStyle::Disc => ("#1565c0", 2, "none"),
+            CurveStyle::Circle => ("#00838f", 2, "none"),
+            CurveStyle::Triangle => ("#c62828", 2, "none"),
+            CurveStyle::Square => ("#ef6c00", 2, "none"),
         };
-        let line: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-        let style = format!("stroke=\"{color}\" stroke-width=\"{width}\"");
-        let line = line.join(" ");
-        put(
-            out,
-            format_args!(
-                "<polyline points=\"{line}\" fill=\"none\" {style} stroke-dasharray=\"{dashes}\"/>"
-            ),
-        );
-        for (x, y) in points {
-            match self {
-                CurveStyle::Limit | CurveStyle::Thin => {}
-                CurveStyle::Disc => {
-                    put(
-                        out,
-                        format_args!(
-                            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\" fill=\"{color}\"/>"
-                        ),
-                    );
-                }
-                CurveStyle::Circle => {
-                    put(
-                        out,
-                        format_args!(
-                            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"6.5\" fill=\"none\" {style}/>"
-                        ),
-                    );
-                }
+        let stroked = |shape: SvgElement| shape.set("stroke", colour).set("stroke-width", width);
+        page.push(stroked(SvgElement::polyline(points)).set("stroke-dasharray", dashes));
+        for &(x, y) in points {
+            let mark = match self {
+                CurveStyle::Limit | CurveStyle::Thin => continue,
+                CurveStyle::Disc => SvgElement::circle((x, y), 4.5).set("fill", colour),
+                CurveStyle::Circle => stroked(SvgElement::circle((x, y), 6.5).set("fill", "none")),
                 CurveStyle::Triangle => {
-                    let top = y - 6.0;
-                    put(
-                        out,
-                        format_args!("<path d=\"M{x:.1} {top:.1}l6 10h-12z\" fill=\"{color}\"/>"),
-                    );
+                    let (x, top) = (rounded(x), rounded(y - 6.0));
+                    SvgElement::path(&format!("M{x} {top}l6 10h-12z")).set("fill", colour)
                 }
                 CurveStyle::Square => {
-                    let (left, top) = (x - 4.5, y - 4.5);
-                    put(
-                        out,
-                        format_args!(
-                            "<path d=\"M{left:.1} {top:.1}h9v9h-9z\" fill=\"#fff\" {style}/>"
-                        ),
-                    );
+                    let corner = (x - 4.5, y - 4.5);
+                    stroked(SvgElement::rect(corner, (9.0, 9.0)).set("fill", "#fff"))
                 }
-            }
+            };
+            page.push(mark);
         }
     }
 }
@@ -136,24 +98,17 @@ impl CurveStyle {
 struct CurveLayout {
     x_first: f64,
     x_last: f64,
-    /// The distance between two lines of the grid, and how many there are above the axis.
-    tick: f64,
-    ticks: u32,
+    axis: ValueAxis,
 }
 
 impl CurveLayout {
     fn of(chart: &CurveChart) -> CurveLayout {
-        let top = chart
-            .curves
-            .iter()
-            .flat_map(|curve| &curve.points)
-            .map(|point| point.1)
-            .fold(0.0, f64::max);
-        let tick = round_up(top / TICKS_MAX);
+        let values = chart.curves.iter().flat_map(|curve| &curve.points).map(|point| point.1);
         let xs = || chart.labels.iter().map(|label| label.0);
         let (x_first, x_last) =
             (xs().fold(f64::INFINITY, f64::min), xs().fold(f64::NEG_INFINITY, f64::max));
-        CurveLayout { x_first, x_last, tick, ticks: (top / tick).ceil().max(1.0) as u32 }
+        let axis = ValueAxis::new(values.fold(0.0, f64::max), TICKS_MAX, (BOTTOM, TOP));
+        CurveLayout { x_first, x_last, axis }
     }
 
     /// The first point stands a little to the right of the axis; one that is alone stands there
@@ -166,41 +121,6 @@ impl CurveLayout {
         };
         LEFT + 24.0 + (RIGHT - LEFT - 48.0) * part
     }
-
-    fn y(&self, y: f64) -> f64 {
-        BOTTOM - (BOTTOM - TOP) * y / (self.tick * f64::from(self.ticks))
-    }
-}
-
-fn text(out: &mut String, (x, y): (f64, f64), anchor: &str, words: &str) {
-    put(
-        out,
-        format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{words}</text>"),
-    );
-}
-
-fn put(out: &mut String, what: std::fmt::Arguments<'_>) {
-    writeln!(out, "{what}").expect("memory takes it");
-}
-
-/// The next of 1, 2, 5 and their tenfolds.
-fn round_up(value: f64) -> f64 {
-    if value.is_nan() || value <= 0.0 {
-        return 1.0;
-    }
-    let power = 10_f64.powf(value.log10().floor());
-    // Half a millionth more than a step is that step: the power of ten is not exact.
-    [1.0, 2.0, 5.0]
-        .into_iter()
-        .map(|step| step * power)
-        .find(|step| *step * 1.000_000_5 >= value)
-        .unwrap_or(10.0 * power)
-}
-
-/// A number without idle zeros.
-fn plain(value: f64) -> String {
-    let text = format!("{value:.3}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 const WIDTH: f64 = 820.0;
@@ -209,7 +129,7 @@ const LEFT: f64 = 74.0;
 const RIGHT: f64 = 600.0;
 const TOP: f64 = 50.0;
 const BOTTOM: f64 = 340.0;
-const TICKS_MAX: f64 = 7.0;
+const TICKS_MAX: u32 = 7;
 
 #[cfg(test)]
 mod tests {
@@ -228,7 +148,7 @@ mod tests {
         assert_eq!(picture.matches("<circle").count(), 5);
         // 1.4 is the top of seven lines a fifth apart; the middle of three points stands in the
         // middle.
-        assert!(picture.contains("points=\"98.0,340.0 337.0,50.0 576.0,195.0\""), "{picture}");
+        assert!(picture.contains("points=\"98,340 337,50 576,195\""), "{picture}");
         for words in [">at 2<", ">pairs<", ">Gbit/s<", ">ours<", ">1.4<"] {
             assert!(picture.contains(words), "{words}: {picture}");
         }

@@ -5,15 +5,15 @@
 //! - `sizing`: from a short run to one that lasts as long as was asked for
 //! - `figures`: a transfer's report as rates, efficiency and processor time for each node and NIC
 //! - `table`: the figures for people
-//! - `svg`: the figures as a curve
+//! - `chart`: the figures as a curve
 
+mod chart;
 mod figures;
 mod layout;
 mod sizing;
-mod svg;
 mod table;
 
+pub(crate) use chart::svg;
 pub(crate) use figures::{BenchFigures, BenchStep, threads_enough};
 pub(crate) use layout::rows;
 pub(crate) use sizing::{NextRun, PROBE_BYTES, parts};
-pub(crate) use svg::svg;

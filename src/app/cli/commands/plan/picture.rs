@@ -1,7 +1,8 @@
 //! Picture of a plan: senders on the left, receivers on the right, and bytes between them as bands.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
+
+use svg::{SvgDocument, SvgElement, TextAnchor, rounded};
 
 use crate::core::master::roster::Roster;
 use crate::core::plan::bound::FullPart;
@@ -92,41 +93,21 @@ impl PlanPicture {
 
     /// Returns one SVG document without scripts, fonts or other external parts.
     pub(super) fn svg(&self) -> String {
-        let paper = PictureLayout::new(self);
+        let layout = PictureLayout::new(self);
         let mut captions = self.captions.clone();
-        captions.extend(paper.left_out());
-        let height = paper.bottom + 24.0 + CAPTION_LINE * captions.len() as f64;
-        let mut out = String::new();
-        line(
-            &mut out,
-            format_args!(
-                r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:.0}" viewBox="0 0 {WIDTH} {height:.0}" font-family="sans-serif" font-size="12">"#
-            ),
-        );
-        let title = escaped(&self.title);
-        line(&mut out, format_args!("<title>{title}</title>"));
-        line(
-            &mut out,
-            format_args!(r##"<rect width="{WIDTH}" height="{height:.0}" fill="#fff"/>"##),
-        );
-        let middle = WIDTH / 2.0;
-        line(
-            &mut out,
-            format_args!(
-                r##"<text x="{middle}" y="26" font-size="16" text-anchor="middle" fill="#222">{title}</text>"##
-            ),
-        );
-        paper.draw(&mut out);
+        captions.extend(layout.left_out());
+        let height = layout.bottom + 24.0 + CAPTION_LINE * captions.len() as f64;
+        let title = printable(&self.title);
+        let mut page = SvgDocument::new((WIDTH, height.round()), 12, &title);
+        let heading = SvgElement::text((WIDTH / 2.0, 26.0), TextAnchor::Middle, &title);
+        page.push(heading.set("font-size", 16).set("fill", "#222"));
+        layout.draw(&mut page);
         for (at, caption) in captions.iter().enumerate() {
-            let y = paper.bottom + 24.0 + CAPTION_LINE * at as f64;
-            let caption = escaped(caption);
-            line(
-                &mut out,
-                format_args!(r##"<text x="20" y="{y:.1}" fill="#222">{caption}</text>"##),
-            );
+            let y = layout.bottom + 24.0 + CAPTION_LINE * at as f64;
+            let caption = SvgElement::text((20.0, y), TextAnchor::Start, &printable(caption));
+            page.push(caption.set("fill", "#222"));
         }
-        out.push_str("</svg>\n");
-        out
+        page.finish()
     }
 }
 
@@ -189,7 +170,7 @@ impl<'a> PictureLayout<'a> {
             *(if is_within { &mut bars[band.to].right } else { &mut bars[band.to].left }) +=
                 band.bytes;
         }
-        let mut paper = PictureLayout {
+        let mut layout = PictureLayout {
             picture,
             bars,
             bands,
@@ -197,8 +178,8 @@ impl<'a> PictureLayout<'a> {
             bottom: 0.0,
             hidden: (0, 0.0),
         };
-        paper.place();
-        paper
+        layout.place();
+        layout
     }
 
     /// Places the bars: all bands have one scale, and there is room for a line of text beside each
@@ -251,7 +232,7 @@ impl<'a> PictureLayout<'a> {
         said
     }
 
-    fn draw(&self, out: &mut String) {
+    fn draw(&self, page: &mut SvgDocument) {
         let mut next: Vec<[f64; 2]> = self.bars.iter().map(|bar| bar.next).collect();
         let mut by_size: Vec<usize> = (0..self.bands.len()).collect();
         by_size
@@ -271,10 +252,10 @@ impl<'a> PictureLayout<'a> {
             }
             let way = if is_within {
                 let (x, bulge) = (RIGHT + BAR_WIDTH, RIGHT + BAR_WIDTH + ARC);
-                format!("M{x} {from:.2}C{bulge} {from:.2} {bulge} {to:.2} {x} {to:.2}")
+                curve((x, from), bulge, (x, to))
             } else {
-                let (x, middle) = (LEFT + BAR_WIDTH, f64::midpoint(LEFT + BAR_WIDTH, RIGHT));
-                format!("M{x} {from:.2}C{middle} {from:.2} {middle} {to:.2} {RIGHT} {to:.2}")
+                let x = LEFT + BAR_WIDTH;
+                curve((x, from), f64::midpoint(x, RIGHT), (RIGHT, to))
             };
             let marked = |bar: usize| {
                 self.bars[bar].names.iter().any(|&node| self.picture.nodes[node].is_bottleneck)
@@ -290,53 +271,39 @@ impl<'a> PictureLayout<'a> {
                 self.name(band.to),
                 human_bytes(band.bytes as u64)
             );
-            line(
-                out,
-                format_args!(
-                    r#"<path class="link" d="{way}" fill="none" stroke="{colour}" stroke-opacity="0.55" stroke-width="{:.2}"><title>{}</title></path>"#,
-                    thickness.max(BAND_MIN),
-                    escaped(&told)
-                ),
-            );
+            let link = way.set("class", "link").set("stroke", colour).set("stroke-opacity", 0.55);
+            let link = link.at("stroke-width", thickness.max(BAND_MIN));
+            page.push(link.child(SvgElement::new("title").words(&printable(&told))));
         }
         for bar in 0..self.bars.len() {
-            self.draw_bar(out, bar);
+            self.draw_bar(page, bar);
         }
     }
 
-    fn draw_bar(&self, out: &mut String, at: usize) {
+    fn draw_bar(&self, page: &mut SvgDocument, at: usize) {
         let bar = &self.bars[at];
         let nodes = || bar.names.iter().map(|&node| &self.picture.nodes[node]);
         let is_marked = nodes().any(|node| node.is_bottleneck);
         let height = (bar.bytes() * self.pixels_a_byte).max(1.0);
         let x = if bar.is_right { RIGHT } else { LEFT };
         let (class, colour) = if is_marked { ("bar bottleneck", MARK) } else { ("bar", "#36526f") };
-        line(
-            out,
-            format_args!(
-                r#"<rect class="{class}" x="{x}" y="{:.2}" width="{BAR_WIDTH}" height="{height:.2}" fill="{colour}"/>"#,
-                bar.y
-            ),
-        );
+        let shape = SvgElement::rect((x, bar.y), (BAR_WIDTH, height));
+        page.push(shape.set("class", class).set("fill", colour));
         let has_arcs = self.bands.iter().any(|band| self.bars[band.from].is_right);
         let (x, anchor) = match (bar.is_right, has_arcs) {
-            (false, _) => (LEFT - 6.0, "end"),
-            (true, false) => (RIGHT + BAR_WIDTH + 6.0, "start"),
-            (true, true) => (RIGHT + BAR_WIDTH + ARC * 0.75 + 6.0, "start"),
+            (false, _) => (LEFT - 6.0, TextAnchor::End),
+            (true, false) => (RIGHT + BAR_WIDTH + 6.0, TextAnchor::Start),
+            (true, true) => (RIGHT + BAR_WIDTH + ARC * 0.75 + 6.0, TextAnchor::Start),
         };
         let y = bar.y + height / 2.0 + 4.0;
         let busiest = bar.sent.max(bar.received);
         let rate: f64 = nodes().map(|node| node.bytes_per_second).sum();
         let (weight, mark) = if is_marked { ("bold", MARK) } else { ("normal", "#222") };
-        line(
-            out,
-            format_args!(
-                r##"<text x="{x}" y="{y:.1}" text-anchor="{anchor}" fill="{mark}"><tspan font-weight="{weight}">{}</tspan><tspan dx="6" fill="#666">{}, {:.2} s</tspan></text>"##,
-                escaped(&self.name(at)),
-                human_bytes(busiest as u64),
-                busiest / rate
-            ),
-        );
+        let name = SvgElement::new("tspan").set("font-weight", weight);
+        let load = format!("{}, {:.2} s", human_bytes(busiest as u64), busiest / rate);
+        let load = SvgElement::new("tspan").set("dx", 6).set("fill", "#666").words(&load);
+        let label = SvgElement::text((x, y), anchor, "").set("fill", mark);
+        page.push(label.child(name.words(&printable(&self.name(at)))).child(load));
     }
 
     fn name(&self, bar: usize) -> String {
@@ -407,18 +374,11 @@ fn shortened(name: &str) -> String {
     start.iter().chain(['…'].iter()).chain(end).collect()
 }
 
-/// Escapes text for XML, which has no control characters.
-fn escaped(text: &str) -> String {
-    printable(text)
-        .replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-}
-
-fn line(out: &mut String, what: std::fmt::Arguments<'_>) {
-    // Writing to a string never fails.
-    let _ = writeln!(out, "{what}");
+/// Returns a line from one height to another, whose bend is at `bend`.
+fn curve((x, y): (f64, f64), bend: f64, (to_x, to_y): (f64, f64)) -> SvgElement {
+    let (y, to_y) = (rounded(y), rounded(to_y));
+    SvgElement::path(&format!("M{x} {y}C{bend} {y} {bend} {to_y} {to_x} {to_y}"))
+        .set("fill", "none")
 }
 
 const WIDTH: f64 = 1000.0;

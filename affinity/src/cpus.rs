@@ -39,14 +39,14 @@ pub fn pin(cpu: usize) -> Result<(), PinError> {
     Err(PinError { cpu, allowed })
 }
 
-/// Parses a list as sysfs prints it, `0-3,8,10-11`; an empty text has no CPU. Returns `None` if it
-/// is not such a list.
-pub(crate) fn parse_list(list: &str) -> Option<Vec<usize>> {
+/// Parses CPUs in the form of sysfs and of taskset: `0-3,8,10-11`, in the order of the text. An
+/// empty text has no CPU. Returns `None` if it is not such a list.
+pub fn parse_cpus(list: &str) -> Option<Vec<usize>> {
     let mut cpus = Vec::new();
-    for item in list.trim().split(',').filter(|item| !item.is_empty()) {
+    for item in list.split(',').filter(|_| !list.is_empty()) {
         let (first, last) = item.split_once('-').unwrap_or((item, item));
         let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        if first > last || last >= CPU_COUNT_MAX {
+        if first > last || last >= CPUS_MAX || cpus.len() + (last - first) >= CPUS_MAX {
             return None;
         }
         cpus.extend(first..=last);
@@ -54,30 +54,34 @@ pub(crate) fn parse_list(list: &str) -> Option<Vec<usize>> {
     Some(cpus)
 }
 
-/// Limit on CPUs, above that of any kernel (8192): a list beyond it is invalid.
-const CPU_COUNT_MAX: usize = 1 << 16;
+/// Limit on the CPUs of a list: the largest `CONFIG_NR_CPUS` of Linux.
+const CPUS_MAX: usize = 8192;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 mod tests {
-    use super::{cpus_allowed, parse_list, pin};
+    use super::{cpus_allowed, parse_cpus, pin};
 
     #[test]
     fn lists_of_cpus() {
-        let table: [(&str, Option<&[usize]>); 9] = [
-            ("0-3\n", Some(&[0, 1, 2, 3])),
-            ("0,2-3,7\n", Some(&[0, 2, 3, 7])),
+        let table: [(&str, Option<&[usize]>); 12] = [
+            ("0-3", Some(&[0, 1, 2, 3])),
+            ("0,2-3,7", Some(&[0, 2, 3, 7])),
             ("5", Some(&[5])),
-            ("\n", Some(&[])),
+            ("", Some(&[])),
+            ("1,", None),
+            (",", None),
             ("3-1", None),
             ("a", None),
             ("1-", None),
             ("-1", None),
             ("0-4000000000", None),
+            ("0-8191,0-8191", None),
         ];
         for (list, expected) in table {
-            assert_eq!(parse_list(list).as_deref(), expected, "{list:?}");
+            assert_eq!(parse_cpus(list).as_deref(), expected, "{list:?}");
         }
+        assert_eq!(parse_cpus("0-8191").map(|cpus| cpus.len()), Some(8192));
     }
 
     #[test]

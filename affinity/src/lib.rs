@@ -22,7 +22,7 @@ mod nics;
 mod placement;
 mod sysfs;
 
-pub use cpus::{PinError, cpus_allowed, pin};
+pub use cpus::{PinError, cpus_allowed, parse_cpus, pin};
 #[cfg(feature = "hwloc")]
 pub use hwloc::{HwlocTopology, NicPlace};
 pub use memory::{prefer_node, share_arenas};

@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::cpus::parse_list;
+use crate::cpus::parse_cpus;
 use crate::nics::NicAddress;
 
 /// A tree like `/sys`.
@@ -124,7 +124,7 @@ impl SysfsTree {
     #[cfg(feature = "hwloc")]
     pub(crate) fn node_count(&self) -> usize {
         let online = read(&self.root.join("devices/system/node/online"));
-        online.and_then(|list| parse_list(&list)).map_or(1, |nodes| nodes.len())
+        online.and_then(|list| parse_cpus(&list)).map_or(1, |nodes| nodes.len())
     }
 
     /// Returns the CPUs that share a core with `cpu`, including itself, ascending; only itself if
@@ -134,7 +134,7 @@ impl SysfsTree {
         let list = read(
             &self.root.join(format!("devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")),
         );
-        let siblings = list.and_then(|list| parse_list(&list)).filter(|list| list.contains(&cpu));
+        let siblings = list.and_then(|list| parse_cpus(&list)).filter(|list| list.contains(&cpu));
         siblings.unwrap_or_else(|| vec![cpu])
     }
 
@@ -144,7 +144,7 @@ impl SysfsTree {
 
     /// Returns the CPUs of a NUMA node.
     fn node_cpus(&self, node: u32) -> Option<Vec<usize>> {
-        parse_list(&read(&self.root.join(format!("devices/system/node/node{node}/cpulist")))?)
+        parse_cpus(&read(&self.root.join(format!("devices/system/node/node{node}/cpulist")))?)
     }
 
     /// Returns the node of a device, or of the nearest device above it that has one: a virtio NIC

@@ -51,7 +51,7 @@ pub(crate) struct KillOptions {
     #[arg(long)]
     alone: bool,
     /// The largest transfer; the smallest is 64 MiB, and small ones are more frequent.
-    #[arg(long, default_value = "1G", value_parser = crate::bytes)]
+    #[arg(long, default_value = "1G", value_parser = crate::whole_mebibytes)]
     bytes_max: u64,
     /// Folder of the files.
     #[arg(long, default_value = "build/bench")]

@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use cep_fast::units::{MIB, parse_size};
 use clap::{Args, Parser, Subcommand};
 
 use contenders::{BenchScenario, Contender};
@@ -71,7 +72,7 @@ enum BenchCommand {
 #[derive(Args)]
 struct LoopbackOptions {
     /// Bytes to move in each run; K, M, G are powers of 1024. Whole MiB.
-    #[arg(long, default_value = "4G", value_parser = bytes)]
+    #[arg(long, default_value = "4G", value_parser = whole_mebibytes)]
     bytes: u64,
     /// Number of turns of each contender.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
@@ -199,22 +200,11 @@ fn scenarios(name: Option<ScenarioName>) -> Vec<BenchScenario> {
     }
 }
 
-/// Parses a number of bytes: `4G`, `512M`.
-fn bytes(text: &str) -> Result<u64, String> {
-    let (digits, shift) = match text.char_indices().last() {
-        Some((at, 'K')) => (&text[..at], 10),
-        Some((at, 'M')) => (&text[..at], 20),
-        Some((at, 'G')) => (&text[..at], 30),
-        _ => (text, 0),
-    };
-    let count: u64 =
-        digits.parse().map_err(|_| "expected a number, with K, M or G behind it".to_owned())?;
-    let bytes = count.checked_mul(1 << shift).ok_or("more than 64 bits hold")?;
-    if bytes == 0 || !bytes.is_multiple_of(1 << 20) {
-        Err("expected whole MiB".to_owned())
-    } else {
-        Ok(bytes)
-    }
+/// Parses a number of bytes that is whole MiB: `4G`, `512M`.
+fn whole_mebibytes(text: &str) -> Result<u64, &'static str> {
+    let bytes = parse_size(text)?;
+    let is_whole = bytes > 0 && bytes.is_multiple_of(MIB);
+    if is_whole { Ok(bytes) } else { Err("whole MiB, such as 512M") }
 }
 
 /// Parses two cores, `0,1`, or `none`.
@@ -235,11 +225,11 @@ mod tests {
 
     #[test]
     fn byte_counts_are_whole_mebibytes() {
-        assert_eq!(bytes("4G"), Ok(4 << 30));
-        assert_eq!(bytes("2048K"), Ok(2 << 20));
-        assert_eq!(bytes("1048576"), Ok(1 << 20));
-        for wrong in ["", "G", "0", "1K", "-1M", "1T", "99999999999G"] {
-            assert!(bytes(wrong).is_err(), "{wrong}");
+        assert_eq!(whole_mebibytes("4G"), Ok(4 << 30));
+        assert_eq!(whole_mebibytes("2048K"), Ok(2 << 20));
+        assert_eq!(whole_mebibytes("1048576"), Ok(1 << 20));
+        for wrong in ["", "G", "0", "1K", "-1M", "99999999999G"] {
+            assert!(whole_mebibytes(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -107,7 +107,7 @@ pub(crate) struct CaseOptions {
     #[arg(long, value_name = "SEED", value_delimiter = ',', default_values_t = [1, 2, 3, 4])]
     seeds: Vec<u64>,
     /// Bytes of a file at most; K, M, G are powers of 1024. Whole MiB.
-    #[arg(long, default_value = "6G", value_parser = crate::bytes)]
+    #[arg(long, default_value = "6G", value_parser = crate::whole_mebibytes)]
     file_bytes: u64,
     /// Folder of a run's files; the destination's file system is part of the measurement.
     #[arg(long, default_value = "build/bench")]

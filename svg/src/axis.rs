@@ -1,6 +1,6 @@
 //! A value axis: round numbers from zero up, with lines across the chart.
 
-use crate::{SvgDocument, SvgElement, TextAnchor};
+use crate::document::{SvgDocument, SvgElement, TextAnchor};
 
 /// Values from zero up on vertical positions.
 #[derive(Clone, Copy, Debug)]

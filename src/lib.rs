@@ -30,6 +30,7 @@
 //! - [`Spec`] and [`spec`]: rows as text (Figure 2 of the CEP paper) or built in code
 //! - [`Transfer`]: the paper's three calls, `schedule`, `transfer` and `data_sent`
 //! - [`Report`]: the result, beside the lower bound of any schedule
+//! - [`ready_line`]: the line by which a launcher knows that a daemon listens
 //! - [`Error`] and [`Code`]: cause, culprit, remedy and exit status
 //!
 //! It implements the Composite Endpoint Protocol (CEP: transfer specification, N-to-M schedules,
@@ -49,6 +50,7 @@ pub mod testing;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub use crate::app::cli;
+pub use crate::core::node::ready_line;
 pub use crate::core::{error, report, spec, units};
 
 pub use crate::app::transfer::{CheckSetting, Settings, Transfer, TransferHandle};

@@ -4,14 +4,14 @@
 mod support;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{cep_fast, code, folder, random_bytes, run, stderr, wait_for};
+use support::{cep_fast, code, folder, random_bytes, ready_address, run, stderr, wait_for};
 
 /// A daemon with a key whose standard error is a file, or something else.
 struct Logged {
@@ -49,10 +49,7 @@ impl Logged {
             .arg("--root")
             .arg(at("data"));
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address =
-            line.trim().strip_prefix("ready ").expect("a node says where it listens").into();
+        let address = ready_address(&mut child).to_string();
         Logged { child, address, folder }
     }
 

@@ -10,7 +10,7 @@
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use random::SplitMix;
 use support::proxy::{self, Gate, Verdict, Way};
-use support::{cep_fast, folder, listing};
+use support::{cep_fast, folder, listing, ready_address};
 
 /// Two senders with half of the data in common, and two receivers that feed each other.
 const NODES: usize = 4;
@@ -205,9 +205,7 @@ impl World {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with("ready "), "{line:?}");
+        ready_address(&mut child);
         *self.field.nodes[node].lock().unwrap() = Some(child);
     }
 

@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use support::{PROGRAM, cep_fast, code, end_of, random_bytes, run, stderr};
+use support::{PROGRAM, cep_fast, code, end_of, random_bytes, ready_address, run, stderr};
 
 /// A user that owns nothing.
 const OTHER: u32 = 65534;
@@ -64,10 +64,7 @@ impl Shared {
         let mut command = self.command(user, &["node", "--listen", "127.0.0.1:0", "--root"]);
         let mut child =
             command.arg(self.path("data")).args(args).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address =
-            line.trim().strip_prefix("ready ").expect("a node says where it listens").into();
+        let address = ready_address(&mut child).to_string();
         Node { child, address }
     }
 

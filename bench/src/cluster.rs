@@ -113,7 +113,7 @@ impl<'a> LabCluster<'a> {
             command.args(["node", "--listen", &address(node), "--root"]).arg(self.lab.path(""));
             command.arg("--key-file").arg(self.lab.path("key"));
             let daemon = self.lab.start(&format!("node{node}"), command)?;
-            daemon.until_says("ready ")?;
+            daemon.until_ready()?;
             self.daemons.push(daemon);
         }
         Ok(())

@@ -369,7 +369,7 @@ impl<'a> WorkerNodes<'a> {
             .arg(self.root(node));
         let name = format!("node-{}", NODES[node]);
         let daemon = RunningProcess::start(&name, command, &self.folder, DEADLINE * 1000)?;
-        daemon.until_says("ready ")?;
+        daemon.until_ready()?;
         Ok(daemon)
     }
 

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use cep_fast::ready_line;
 use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
@@ -168,6 +169,17 @@ impl RunningProcess {
     pub(crate) fn until_says(&self, word: &str) -> Result<()> {
         self.until(&format!("says {word:?}"), || {
             Ok(fs::read_to_string(&self.output)?.contains(word))
+        })
+    }
+
+    /// Waits until a node has written that it listens.
+    ///
+    /// # Errors
+    /// The process ended, or its deadline passed.
+    pub(crate) fn until_ready(&self) -> Result<()> {
+        self.until("is ready", || {
+            let output = fs::read_to_string(&self.output)?;
+            Ok(output.lines().any(|line| matches!(ready_line::parse(line), Some(Ok(_)))))
         })
     }
 

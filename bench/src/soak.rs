@@ -140,7 +140,7 @@ impl<'a> SoakDaemons<'a> {
                 .arg(lab.path(""));
             command.arg("--key-file").arg(lab.path("key"));
             let daemon = lab.start(name, command)?;
-            daemon.until_says("ready ")?;
+            daemon.until_ready()?;
             Ok((daemon, address))
         };
         let ((one, at_one), (other, at_other)) = (daemon("sender")?, daemon("receiver")?);

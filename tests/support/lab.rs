@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{PROGRAM, cep_fast, code, end_of, folder, run, stderr};
+use super::{PROGRAM, cep_fast, code, end_of, folder, ready_address, run, stderr};
 
 fn netlab() -> Command {
     Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/netlab"))
@@ -79,13 +79,7 @@ impl Lab {
             .arg(self.folder.path());
         let mut child =
             command.arg("--key-file").arg(self.path("key")).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        std::io::BufRead::read_line(
-            &mut std::io::BufReader::new(child.stdout.take().unwrap()),
-            &mut line,
-        )
-        .unwrap();
-        assert!(line.starts_with("ready "), "{line}");
+        ready_address(&mut child);
         child
     }
 

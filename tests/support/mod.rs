@@ -8,13 +8,14 @@ pub(crate) mod lab;
 pub(crate) mod proxy;
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use cep_fast::PatternReader;
+use cep_fast::{PatternReader, ready_line};
 use random::SplitMix;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_cep-fast");
@@ -159,6 +160,14 @@ pub(crate) fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until a node listens, and returns its address. Its standard output is then closed.
+pub(crate) fn ready_address(node: &mut Child) -> SocketAddr {
+    let mut line = String::new();
+    BufReader::new(node.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = ready_line::parse(&line).unwrap_or_else(|| panic!("{line:?}"));
+    address.unwrap_or_else(|error| panic!("{line:?}: {error}"))
+}
+
 /// A daemon that ends with the test.
 pub(crate) struct Daemon {
     child: Child,
@@ -193,17 +202,13 @@ impl Daemon {
 
     /// Starts a node by `command`, which runs the program with the given arguments.
     pub(crate) fn spawn(command: &mut Command, root: &Path, more: &[&str]) -> Daemon {
-        use std::io::{BufRead, BufReader};
         command.args(["node", "--listen", "127.0.0.1:0", "--root"]).arg(root).args(more);
         if !more.contains(&"--key-file") {
             command.arg("--insecure-no-key");
         }
         command.env("XDG_STATE_HOME", STATE);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address =
-            line.trim().strip_prefix("ready ").expect("a node says where it listens").to_string();
+        let address = ready_address(&mut child).to_string();
         Daemon { child, address }
     }
 

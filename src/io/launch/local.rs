@@ -15,11 +15,11 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 use crate::core::error::{Code, Error, Result};
+use crate::core::node::ready_line;
 use crate::core::spec::NodeAddress;
 use crate::core::units::{printable, printable_json};
 use crate::io::clock::{awake, wait_until};
 use crate::io::log;
-use crate::io::node::READY;
 
 /// Time for a child to report that it listens.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -165,7 +165,7 @@ fn spawn(
         let mut lines = BufReader::new(said).split(b'\n').map_while(io::Result::ok);
         for line in lines.by_ref() {
             let line = String::from_utf8_lossy(&line).into_owned();
-            let is_ready = line.starts_with(READY);
+            let is_ready = ready_line::parse(&line).is_some();
             // The launcher may have stopped waiting.
             let _ = sender.send(line);
             if is_ready {
@@ -205,10 +205,10 @@ fn listening(child: &mut Child, heard: &Receiver<String>, deadline: Instant) -> 
             heard => Some(heard),
         };
         match wait_until(deadline, next).unwrap_or(Err(RecvTimeoutError::Timeout)) {
-            Ok(line) => match line.strip_prefix(READY) {
+            Ok(line) => match ready_line::parse(&line) {
                 Some(address) => {
                     words.iter().for_each(|line| pass_on(line));
-                    return address.parse().map_err(|_| {
+                    return address.map_err(|_| {
                         Error::new(
                             Code::Internal,
                             format!("the node said {line:?} instead of its address"),

@@ -73,6 +73,7 @@ use mio::{Poll, Token, Waker};
 
 use crate::core::error::{Code, Error, Result};
 use crate::core::node::machine::NodeMachine;
+use crate::core::node::ready_line;
 use crate::core::piece::FlowIx;
 use crate::core::piece::TransferIx;
 use crate::core::receiver::rail_pairs::RailPair;
@@ -94,8 +95,6 @@ use crate::io::session::descriptors::SpareDescriptor;
 use crate::io::session::{Connection, Listener, strangers};
 use crate::io::store::StoreRoot;
 
-/// The word that a node prints when it listens, followed by the address.
-pub(crate) const READY: &str = "ready ";
 /// Time that a connection may take to be up.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// Time that a node that ends waits for workers that are still opening or naming files.
@@ -284,7 +283,7 @@ impl Node {
         // A launcher that is gone is noticed by the lease, and a log that cannot be written is no
         // reason to stop.
         let mut out = std::io::stdout().lock();
-        let _ = writeln!(out, "{READY}{address}").and_then(|()| out.flush());
+        let _ = writeln!(out, "{}", ready_line::print(address)).and_then(|()| out.flush());
         Ok(())
     }
 

@@ -53,9 +53,8 @@ pub use crate::app::cli;
 pub use crate::core::node::ready_line;
 pub use crate::core::{error, report, spec, units};
 
-pub use crate::app::transfer::{CheckSetting, Settings, Transfer, TransferHandle};
-pub use crate::core::plan::Scheduler;
-pub use crate::core::wire::DataPath;
+pub use crate::app::transfer::{Settings, Transfer, TransferHandle};
+pub use crate::core::options::{CheckKind, DataPath, Scheduler, TransferOptions};
 pub use crate::io::store::PatternReader;
 pub use error::{Code, Error, Result};
 pub use report::Report;

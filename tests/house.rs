@@ -21,24 +21,33 @@ const WINGS: [(&str, &[&str]); 4] =
 
 /// Rooms that each room may use, besides the crates under this one. A room may only use those above
 /// it, so that no two use each other.
-const ARROWS: [(&str, &[&str]); 33] = [
+const ARROWS: [(&str, &[&str]); 34] = [
     ("core/units", &[]),
     ("core/error", &["core/units"]),
+    ("core/options", &["core/units"]),
     ("core/spec", &["core/error", "core/units"]),
     ("core/report", &["core/error", "core/units"]),
-    ("core/wire", &["core/error", "core/spec", "core/units"]),
+    ("core/wire", &["core/error", "core/options", "core/spec", "core/units"]),
     ("core/piece", &["core/units", "core/wire"]),
     ("core/block_grid", &["core/units"]),
     ("core/store", &["core/units"]),
-    ("core/plan", &["core/error", "core/units"]),
-    ("core/check", &["core/block_grid", "core/units", "core/wire", "crc"]),
+    ("core/plan", &["core/error", "core/options", "core/units"]),
+    ("core/check", &["core/block_grid", "core/options", "core/units", "core/wire", "crc"]),
     (
         "core/receiver",
         &["core/block_grid", "core/check", "core/error", "core/piece", "core/units", "core/wire"],
     ),
     (
         "core/rail",
-        &["core/check", "core/error", "core/piece", "core/receiver", "core/units", "core/wire"],
+        &[
+            "core/check",
+            "core/error",
+            "core/options",
+            "core/piece",
+            "core/receiver",
+            "core/units",
+            "core/wire",
+        ],
     ),
     (
         "core/node",
@@ -46,6 +55,7 @@ const ARROWS: [(&str, &[&str]); 33] = [
             "core/block_grid",
             "core/check",
             "core/error",
+            "core/options",
             "core/piece",
             "core/rail",
             "core/receiver",
@@ -60,6 +70,7 @@ const ARROWS: [(&str, &[&str]); 33] = [
             "core/block_grid",
             "core/check",
             "core/error",
+            "core/options",
             "core/plan",
             "core/receiver",
             "core/report",
@@ -73,7 +84,10 @@ const ARROWS: [(&str, &[&str]); 33] = [
     ("io/clock", &["core/units"]),
     ("io/log", &["core/units"]),
     ("io/system_calls", &["core/error"]),
-    ("io/store", &["core/error", "core/spec", "core/store", "core/units", "random"]),
+    (
+        "io/store",
+        &["core/error", "core/options", "core/spec", "core/store", "core/units", "random"],
+    ),
     ("io/session", &["core/error", "core/wire"]),
     ("io/rail", &["core", "io/clock", "io/log", "io/store", "ring", "affinity"]),
     (
@@ -356,9 +370,9 @@ fn exported(word: &str) -> String {
         "Code" | "Error" | "Result" | "error" => "core/error",
         "Spec" | "spec" => "core/spec",
         "Report" | "report" => "core/report",
-        "Scheduler" => "core/plan",
+        "CheckKind" | "DataPath" | "Scheduler" | "TransferOptions" => "core/options",
         "units" => "core/units",
-        "Transfer" | "Settings" | "TransferHandle" | "CheckSetting" => "app/transfer",
+        "Transfer" | "Settings" | "TransferHandle" => "app/transfer",
         "cli" => "app/cli",
         other => other,
     }

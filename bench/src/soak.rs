@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use cep_fast::{Settings, Spec, Transfer};
+use cep_fast::{Settings, Spec, Transfer, TransferOptions};
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
@@ -196,10 +196,13 @@ impl<'a> SoakDaemons<'a> {
         let text = format!("id \"soak {}\"\noption block {block}\n{rows}\n", number % 16);
         let settings = Settings {
             key_file: Some(self.lab.path("key")),
-            overwrite: true,
-            resume: !number.is_multiple_of(3),
-            limit: (code == 130).then_some(cep_fast::units::BitRate(80_000_000)),
-            timeout: Some(TRANSFER_WITHIN),
+            options: TransferOptions {
+                overwrite: true,
+                resume: !number.is_multiple_of(3),
+                limit: (code == 130).then_some(cep_fast::units::BitRate(80_000_000)),
+                timeout: Some(TRANSFER_WITHIN),
+                ..TransferOptions::default()
+            },
             ..Settings::default()
         };
         let transfer = Transfer::from_spec(Spec::parse("soak", &text)?, settings);

@@ -6,7 +6,6 @@
 //! time.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
@@ -15,18 +14,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::core::error::{Code, Error, Result};
-use crate::core::master::attempt::{
-    AttemptConfig, STALL_TIMEOUT, TransferIdentity, TransferOptions,
-};
+use crate::core::master::attempt::{AttemptConfig, TransferIdentity};
 use crate::core::master::coordinator::Coordinator;
 use crate::core::master::roster::Roster;
 use crate::core::master::summary;
-use crate::core::plan::Scheduler;
+use crate::core::options::{CheckKind, TransferOptions};
 use crate::core::report::Report;
 use crate::core::spec::{NodeAddress, Row, Spec};
-use crate::core::units::{BitRate, MIB};
+use crate::core::units::MIB;
 use crate::core::wire::limits::{NODES_MAX, TEXT_BYTES_MAX};
-use crate::core::wire::{CheckKind, DataPath};
 use crate::io::clock;
 use crate::io::clock::Clock;
 use crate::io::launch;
@@ -45,7 +41,7 @@ const RESOLVERS_MAX: usize = 64;
 /// as stalled.
 const STALL_BLOCKS_MIN: f64 = 4.0;
 
-/// Options of a transfer. The defaults are fast and safe.
+/// Settings of a transfer: how its master reaches the nodes, and its options.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Start every node as a child process on this machine, instead of dialling daemons. Requires
@@ -58,63 +54,8 @@ pub struct Settings {
     /// The file with the site key that the daemons share. Without it, only nodes on loopback that
     /// run as the same user accept the master.
     pub key_file: Option<PathBuf>,
-    /// Check that is computed over every piece.
-    pub check: CheckSetting,
-    /// Make files and names survive a power failure before the transfer counts as complete.
-    pub fsync: bool,
-    /// Read every file back from its disk, past the page cache, and check it again before it is
-    /// renamed. Requires a check.
-    pub verify: bool,
-    /// Compare all bytes that several senders offer, not a sample, before any byte moves.
-    pub verify_replicas: bool,
-    /// Replace files that exist.
-    pub overwrite: bool,
-    /// Resume an earlier attempt, and keep landed bytes for a later one. Otherwise start over and
-    /// keep nothing.
-    pub resume: bool,
-    /// Slots of one block (1 MiB by default) that each node's rail may have in each direction;
-    /// `None` for the node's choice.
-    pub slots: Option<u32>,
-    /// Number of NICs that each node may use, from its first one on; `None` for all.
-    pub rails_max: Option<NonZeroU32>,
-    /// Data path through the kernel of each node.
-    pub path: DataPath,
-    /// Number of threads that each NIC may use, from its first one on; `None` for all.
-    pub threads_max: Option<NonZeroU32>,
-    /// Limit on the rate of all receivers together; `None` for no limit. Each receiver has a share
-    /// in proportion to its wanted bytes, and runs at most a block (1 MiB by default) ahead of it.
-    pub limit: Option<BitRate>,
-    /// Time without progress after which the transfer fails. A flow that owes an answer is
-    /// abandoned after a third of it.
-    pub stall_timeout: Duration,
-    /// Limit on the whole duration; `None` for no limit.
-    pub timeout: Option<Duration>,
-    /// Scheduler of the plan.
-    pub scheduler: Scheduler,
-}
-
-/// Check that is computed over every piece, and verified before the piece is written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum CheckSetting {
-    /// CRC-64/NVME, which composes over any ranges (what S3 calls CRC64NVME).
-    #[default]
-    Crc64,
-    /// BLAKE3, whose subtrees merge into the `b3sum` of a whole object.
-    Blake3,
-    /// Nothing: network and memory are trusted.
-    None,
-}
-
-impl CheckSetting {
-    /// Returns the name on the command line and in reports.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            CheckSetting::Crc64 => "crc64",
-            CheckSetting::Blake3 => "blake3",
-            CheckSetting::None => "none",
-        }
-    }
+    /// Options of the transfer itself.
+    pub options: TransferOptions,
 }
 
 impl Default for Settings {
@@ -124,20 +65,7 @@ impl Default for Settings {
             program: None,
             root: "/".into(),
             key_file: None,
-            check: CheckSetting::default(),
-            fsync: false,
-            verify: false,
-            verify_replicas: false,
-            overwrite: false,
-            resume: true,
-            slots: None,
-            rails_max: None,
-            path: DataPath::Auto,
-            threads_max: None,
-            limit: None,
-            stall_timeout: STALL_TIMEOUT,
-            timeout: None,
-            scheduler: Scheduler::default(),
+            options: TransferOptions::default(),
         }
     }
 }
@@ -253,7 +181,7 @@ impl Transfer {
         let visitors = self.listen()?;
         let (key, launched, nodes) = self.reach(&roster)?;
         let terms =
-            AttemptConfig::new(&self.spec, &roster, self.identity()?, self.transfer_options());
+            AttemptConfig::new(&self.spec, &roster, self.identity()?, self.settings.options);
         let clock = Clock::start();
         let coordinator = Coordinator::new(clock.now(), roster, terms);
         let setup = MasterSetup { nodes, key, visitors, shared: Arc::clone(&self.shared) };
@@ -268,6 +196,7 @@ impl Transfer {
 
     /// Refuses features of a specification that this version does not implement.
     fn check_supported(&self, roster: &Roster) -> Result<()> {
+        let options = &self.settings.options;
         let missing = |what: &str, instead: &str| {
             Err(Error::new(Code::Usage, format!("{what} is not available in this version"))
                 .remedy(instead))
@@ -280,7 +209,7 @@ impl Transfer {
                 );
             }
         }
-        if self.settings.verify && self.settings.check == CheckSetting::None {
+        if options.verify && options.check == CheckKind::None {
             let what = "--verify disk needs a check to compare the bytes on disk with";
             return Err(Error::new(Code::Usage, what).remedy("use --check crc64 or --check blake3"));
         }
@@ -290,10 +219,8 @@ impl Transfer {
             return Err(Error::new(Code::Usage, what)
                 .remedy(format!("split the transfer: the limit is {NODES_MAX} nodes")));
         }
-        let allowed = self
-            .settings
-            .limit
-            .map(|limit| limit.bytes_per_second() * self.settings.stall_timeout.as_secs_f64());
+        let stall_seconds = options.stall_timeout.as_secs_f64();
+        let allowed = options.limit.map(|limit| limit.bytes_per_second() * stall_seconds);
         let receivers = roster.entries.iter().filter(|entry| entry.receives()).count().max(1);
         let block_bytes = self.spec.block_bytes.unwrap_or(MIB) as f64;
         if allowed
@@ -323,7 +250,7 @@ impl Transfer {
                 program,
                 root: &self.settings.root,
                 secret: &key.to_hex(),
-                slots: self.settings.slots,
+                slots: self.settings.options.slots,
             };
             // Descriptors of a node: two pipes and its socket.
             file_limit::make(hosts.len(), 3)?;
@@ -369,45 +296,6 @@ impl Transfer {
             attempt: part(16),
             flow_key,
         })
-    }
-
-    fn transfer_options(&self) -> TransferOptions {
-        let Settings {
-            check,
-            fsync,
-            overwrite,
-            resume,
-            slots,
-            rails_max,
-            limit,
-            stall_timeout,
-            timeout,
-            ..
-        } = self.settings;
-        let check = match check {
-            CheckSetting::Crc64 => CheckKind::Crc64,
-            CheckSetting::Blake3 => CheckKind::Blake3,
-            CheckSetting::None => CheckKind::None,
-        };
-        let rails_max = rails_max.map(NonZeroU32::get);
-        let threads_max = self.settings.threads_max.map(NonZeroU32::get);
-        let scheduler = self.settings.scheduler;
-        TransferOptions {
-            check,
-            fsync,
-            verify: self.settings.verify,
-            verify_replicas: self.settings.verify_replicas,
-            overwrite,
-            resume,
-            slots,
-            stall_timeout,
-            timeout,
-            rails_max,
-            threads_max,
-            limit,
-            scheduler,
-            path: self.settings.path,
-        }
     }
 }
 

@@ -13,10 +13,11 @@ use std::collections::BTreeMap;
 use blake3::hazmat::{self, HasherExt, Mode};
 
 use crate::core::block_grid::BlockGrid;
+use crate::core::options::CheckKind;
 use crate::core::units::Span;
+use crate::core::wire::Check;
 use crate::core::wire::control::{CheckValue, LandedSegment, SegmentChecks};
 use crate::core::wire::limits::CHECKS_MAX;
-use crate::core::wire::{Check, CheckKind};
 
 /// Check that is computed over every piece.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

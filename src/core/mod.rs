@@ -2,7 +2,7 @@
 //! here uses a clock, socket, file, thread or hash map, so a whole cluster runs in the seeded
 //! simulator exactly as on a network.
 //!
-//! - [`units`], [`error`], [`piece`], [`block_grid`]: the vocabulary
+//! - [`units`], [`error`], [`options`], [`piece`], [`block_grid`]: the vocabulary
 //! - [`spec`], [`wire`], [`report`]: text, bytes and results
 //! - [`plan`]: rows and speeds in; segments, weights and the bound out
 //! - [`check`]: check values of pieces, and their composition
@@ -24,6 +24,7 @@ pub(crate) mod doctor;
 pub mod error;
 pub(crate) mod master;
 pub(crate) mod node;
+pub(crate) mod options;
 pub(crate) mod piece;
 pub(crate) mod plan;
 pub(crate) mod rail;

@@ -11,11 +11,11 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use super::values::{
-    BenchNodes, CheckArg, DataPathArg, LaunchMethod, NodeDeath, NodeRate, PinArg, ProgressMode,
-    SchedulerArg, ThreadsPerNic, VerifyArg,
+    BenchNodes, LaunchMethod, NodeDeath, NodeRate, PinArg, ProgressMode, ThreadsPerNic, VerifyArg,
 };
 use crate::app::cli::Operand;
 use crate::core::error::{Code, Error};
+use crate::core::options::{CheckKind, DataPath, Scheduler};
 use crate::core::spec::NodeAddress;
 use crate::core::units::{BitRate, parse_duration, parse_rate, printable_lines};
 
@@ -199,11 +199,11 @@ pub struct TransferArgs {
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
     /// Scheduler that weighs the senders
-    #[arg(long, value_enum, default_value_t = SchedulerArg::Auto, value_name = "NAME")]
-    pub scheduler: SchedulerArg,
+    #[arg(long, value_enum, default_value_t = Scheduler::Auto, value_name = "NAME")]
+    pub scheduler: Scheduler,
     /// Check of the bytes after the network
-    #[arg(long, value_enum, default_value_t = CheckArg::Crc64, value_name = "NAME")]
-    pub check: CheckArg,
+    #[arg(long, value_enum, default_value_t = CheckKind::Crc64, value_name = "NAME")]
+    pub check: CheckKind,
     /// End with one JSON object on one line of standard output, instead of tables
     #[arg(long)]
     pub json: bool,
@@ -215,8 +215,8 @@ pub struct TransferArgs {
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub limit: Option<BitRate>,
     /// Data path through the kernel
-    #[arg(long, value_enum, default_value_t = DataPathArg::Auto, value_name = "PATH")]
-    pub path: DataPathArg,
+    #[arg(long, value_enum, default_value_t = DataPath::Auto, value_name = "PATH")]
+    pub path: DataPath,
     /// Buffers of one block (1 MiB by default) that a node may use in each direction, 2 to 4096
     /// [default: 16, shared by its NICs]
     #[arg(long, value_name = "N", value_parser = slots)]
@@ -247,8 +247,8 @@ pub struct PlanArgs {
     /// The specification file; no host in it is resolved or contacted
     pub spec: PathBuf,
     /// Scheduler that weighs the senders
-    #[arg(long, value_enum, default_value_t = SchedulerArg::Auto, value_name = "NAME")]
-    pub scheduler: SchedulerArg,
+    #[arg(long, value_enum, default_value_t = Scheduler::Auto, value_name = "NAME")]
+    pub scheduler: Scheduler,
     /// Print the whole plan as one JSON object on one line, instead of a table
     #[arg(long)]
     pub json: bool,
@@ -298,8 +298,8 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
     /// Check of the bytes after the network
-    #[arg(long, value_enum, default_value_t = CheckArg::Crc64, value_name = "NAME")]
-    pub check: CheckArg,
+    #[arg(long, value_enum, default_value_t = CheckKind::Crc64, value_name = "NAME")]
+    pub check: CheckKind,
     /// Buffers of 1 MiB that each launched node keeps, 2 to 4096 [default: 16, shared by its NICs]
     #[arg(long, value_name = "N", value_parser = slots)]
     pub slots: Option<u32>,

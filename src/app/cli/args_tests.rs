@@ -24,9 +24,9 @@ fn defaults_are_the_promised_ones() {
     assert_eq!(spec, PathBuf::from("cluster.spec"));
     assert_eq!(
         (transfer.launch, transfer.scheduler, transfer.check),
-        (LaunchMethod::None, SchedulerArg::Auto, CheckArg::Crc64)
+        (LaunchMethod::None, Scheduler::Auto, CheckKind::Crc64)
     );
-    assert_eq!((transfer.path, transfer.progress), (DataPathArg::Auto, ProgressMode::Auto));
+    assert_eq!((transfer.path, transfer.progress), (DataPath::Auto, ProgressMode::Auto));
     assert_eq!((transfer.timeout, transfer.stall_timeout), (None, Duration::from_secs(30)));
     assert_eq!(
         (transfer.limit, transfer.slots, transfer.root, transfer.key_file),
@@ -54,10 +54,10 @@ fn every_option_of_a_transfer() {
     assert_eq!(copy.sources()[0].hosts, ["dtn01", "dtn02"]);
     assert_eq!((copy.sources().len(), copy.destination().path.to_str()), (2, Some("/y")));
     let transfer = &copy.transfer;
-    assert_eq!((transfer.launch, transfer.scheduler), (LaunchMethod::Local, SchedulerArg::Lp));
+    assert_eq!((transfer.launch, transfer.scheduler), (LaunchMethod::Local, Scheduler::Lp));
     assert_eq!(
         (transfer.check, transfer.path, transfer.progress),
-        (CheckArg::Blake3, DataPathArg::Splice, ProgressMode::Never)
+        (CheckKind::Blake3, DataPath::Splice, ProgressMode::Never)
     );
     assert_eq!((transfer.limit, transfer.slots), (Some(BitRate(2_500_000_000)), Some(4)));
     assert_eq!(transfer.timeout, Some(Duration::from_secs(7200)));

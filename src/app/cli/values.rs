@@ -4,7 +4,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
 
+use crate::core::options::{CheckKind, DataPath, Scheduler};
 use crate::core::spec::NodeAddress;
 use crate::core::units::{BitRate, parse_duration, parse_rate};
 
@@ -23,43 +25,60 @@ pub enum LaunchMethod {
     Slurm,
 }
 
-/// Schedulers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum SchedulerArg {
-    /// Greedy if it is optimal or the plan is very large, else lp
-    Auto,
-    /// In proportion to demand and speed
-    Greedy,
-    /// The exact optimum
-    Lp,
-    /// Equal stripes regardless of speed: a baseline for comparison
-    Uniform,
+impl ValueEnum for Scheduler {
+    fn value_variants<'a>() -> &'a [Scheduler] {
+        &[Scheduler::Auto, Scheduler::Greedy, Scheduler::Lp, Scheduler::Uniform]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Scheduler::Auto => "Greedy if it is optimal or the plan is very large, else lp",
+            Scheduler::Greedy => "In proportion to demand and speed",
+            Scheduler::Lp => "The exact optimum",
+            Scheduler::Uniform => "Equal stripes regardless of speed: a baseline for comparison",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
+    }
 }
 
-/// Checks of bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum CheckArg {
-    /// CRC-64/NVME of every piece, combined into the checksum of the whole
-    Crc64,
-    /// BLAKE3 of every piece, merged into the b3sum of the whole
-    Blake3,
-    /// Trust network and memory
-    None,
+impl ValueEnum for CheckKind {
+    fn value_variants<'a>() -> &'a [CheckKind] {
+        &[CheckKind::Crc64, CheckKind::Blake3, CheckKind::None]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            CheckKind::Crc64 => {
+                "CRC-64/NVME of every piece, combined into the checksum of the whole"
+            }
+            CheckKind::Blake3 => "BLAKE3 of every piece, merged into the b3sum of the whole",
+            CheckKind::None => "Trust network and memory",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
+    }
 }
 
-/// Data paths through the kernel.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum DataPathArg {
-    /// The fastest path by measurement
-    Auto,
-    /// Past the page cache (`O_DIRECT`), into registered buffers
-    Direct,
-    /// From the page cache to the socket without a copy; uncached data goes through buffers
-    Splice,
-    /// Zero-copy sends from buffers, until the kernel reports that it copies
-    Zerocopy,
-    /// Plain reads and writes through the page cache
-    Copy,
+impl ValueEnum for DataPath {
+    fn value_variants<'a>() -> &'a [DataPath] {
+        use DataPath::{Auto, Copy, Direct, Splice, Zerocopy};
+        &[Auto, Direct, Splice, Zerocopy, Copy]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            DataPath::Auto => "The fastest path by measurement",
+            DataPath::Direct => "Past the page cache (`O_DIRECT`), into registered buffers",
+            DataPath::Splice => {
+                "From the page cache to the socket without a copy; uncached data goes through \
+                 buffers"
+            }
+            DataPath::Zerocopy => {
+                "Zero-copy sends from buffers, until the kernel reports that it copies"
+            }
+            DataPath::Copy => "Plain reads and writes through the page cache",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
+    }
 }
 
 /// Further checks.

@@ -1,77 +1,27 @@
 //! Settings of one attempt that all nodes share, and conversion of the plan into messages.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use zeroize::Zeroize;
 
 use super::roster::{Roster, RosterEntry};
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
+use crate::core::options::{CheckKind, TransferOptions};
 use crate::core::plan;
-use crate::core::plan::{GroupIx, NodeCapacity, PlanProblem, PlannedSegment, Scheduler, StoreIx};
+use crate::core::plan::{GroupIx, NodeCapacity, PlanProblem, PlannedSegment, StoreIx};
 use crate::core::spec::{RowRole, Spec};
-use crate::core::units::{BitRate, NodeIx, goodput};
+use crate::core::units::{NodeIx, goodput};
 use crate::core::wire::control::{
     FlowKey, NodeAdvert, PeerNode, PlanSegment, Prepare, RailAdvert, ReplicaRange, SenderShare,
     WireOptions, WireRow,
 };
-use crate::core::wire::{CheckKind, DataPath};
 
 /// Assumed rate of a NIC of unknown speed. Above what memory can feed through TCP today, so that
 /// the bound stays a bound.
 const ASSUMED_BITS_PER_SECOND: f64 = 100e9;
 /// Sum of a segment's weights in messages, where weights are integers.
 const WEIGHT_SUM: f64 = 1e6;
-
-/// Default time without progress after which a transfer fails.
-pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Options of a transfer, besides its rows.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TransferOptions {
-    pub(crate) check: CheckKind,
-    pub(crate) fsync: bool,
-    /// Receivers read back from their disks what they have written.
-    pub(crate) verify: bool,
-    /// Compares all bytes of replicas, not a sample of them.
-    pub(crate) verify_replicas: bool,
-    pub(crate) overwrite: bool,
-    pub(crate) resume: bool,
-    pub(crate) slots: Option<u32>,
-    pub(crate) stall_timeout: Duration,
-    pub(crate) timeout: Option<Duration>,
-    /// Number of NICs that each node may use.
-    pub(crate) rails_max: Option<u32>,
-    pub(crate) scheduler: Scheduler,
-    pub(crate) path: DataPath,
-    /// Number of threads that each NIC may use.
-    pub(crate) threads_max: Option<u32>,
-    /// Limit on what all receivers together receive.
-    pub(crate) limit: Option<BitRate>,
-}
-
-impl Default for TransferOptions {
-    /// Options of a transfer for which none is given.
-    fn default() -> TransferOptions {
-        TransferOptions {
-            check: CheckKind::Crc64,
-            fsync: false,
-            verify: false,
-            verify_replicas: false,
-            overwrite: false,
-            resume: true,
-            slots: None,
-            stall_timeout: STALL_TIMEOUT,
-            timeout: None,
-            rails_max: None,
-            scheduler: Scheduler::default(),
-            path: DataPath::Auto,
-            threads_max: None,
-            limit: None,
-        }
-    }
-}
 
 /// Identity of this attempt for its nodes.
 #[derive(Clone, Debug)]
@@ -92,12 +42,9 @@ impl Drop for TransferIdentity {
 #[derive(Clone, Debug)]
 pub(crate) struct AttemptConfig {
     identity: TransferIdentity,
-    transfer_options: TransferOptions,
-    block_bytes: u64,
-    origin: u64,
+    options: TransferOptions,
+    grid: BlockGrid,
     pub(crate) method: CheckMethod,
-    pub(crate) stall_timeout: Duration,
-    pub(crate) timeout: Option<Duration>,
 }
 
 impl AttemptConfig {
@@ -105,65 +52,36 @@ impl AttemptConfig {
         spec: &Spec,
         roster: &Roster,
         identity: TransferIdentity,
-        transfer_options: TransferOptions,
+        options: TransferOptions,
     ) -> AttemptConfig {
         let grid = roster.grid;
-        let (origin, block_bytes) = (grid.origin(), grid.block_bytes());
-        let (stall_timeout, timeout) = (transfer_options.stall_timeout, transfer_options.timeout);
-        let method = method(transfer_options.check, grid, spec, roster);
-        AttemptConfig {
-            identity,
-            transfer_options,
-            block_bytes,
-            origin,
-            method,
-            stall_timeout,
-            timeout,
-        }
+        let method = method(options.check, grid, spec, roster);
+        AttemptConfig { identity, options, grid, method }
     }
 
     pub(crate) fn identity(&self) -> &TransferIdentity {
         &self.identity
     }
 
-    pub(crate) fn check(&self) -> CheckKind {
-        self.transfer_options.check
-    }
-
-    /// Returns true if all bytes of replicas are compared.
-    pub(super) fn compares_all(&self) -> bool {
-        self.transfer_options.verify_replicas
-    }
-
-    pub(crate) fn resumes(&self) -> bool {
-        self.transfer_options.resume
-    }
-
-    pub(crate) fn scheduler(&self) -> Scheduler {
-        self.transfer_options.scheduler
+    pub(crate) fn options(&self) -> &TransferOptions {
+        &self.options
     }
 
     pub(crate) fn block_bytes(&self) -> u64 {
-        self.block_bytes
-    }
-
-    pub(super) fn has_limit(&self) -> bool {
-        self.transfer_options.limit.is_some()
+        self.grid.block_bytes()
     }
 
     /// Returns the share of the limit for a receiver of `bytes` of all wanted bytes, or 0 without a
     /// limit.
     pub(super) fn limit_of(&self, bytes: u64, wanted_bytes: u64) -> u64 {
         let part = bytes as f64 / wanted_bytes.max(1) as f64;
-        self.transfer_options
-            .limit
-            .map_or(0, |limit| (limit.bytes_per_second() * part).max(1.0) as u64)
+        self.options.limit.map_or(0, |limit| (limit.bytes_per_second() * part).max(1.0) as u64)
     }
 
     /// Reduces a node's advert to the rails that the node will use (it selects them by the same
     /// rule), without the fields for people.
     pub(super) fn admit(&self, mut advert: NodeAdvert) -> NodeAdvert {
-        let used = self.options().rails(advert.rails.iter().map(|rail| rail.nic.as_str()));
+        let used = self.options.rails(advert.rails.iter().map(|rail| rail.nic.as_str()));
         advert.rails = used.into_iter().map(|rail| advert.rails[rail].clone()).collect();
         (advert.software, advert.boot_id) = Default::default();
         advert
@@ -195,32 +113,23 @@ impl AttemptConfig {
             flow_key: FlowKey(self.identity.flow_key),
             node_index: node.0,
             rows: rows.collect(),
-            options: self.options(),
+            options: self.wire_options(),
             replicas,
             names_wait,
         }
     }
 
-    fn options(&self) -> WireOptions {
+    fn wire_options(&self) -> WireOptions {
         let object = match self.method {
             CheckMethod::Blake3(object) => object,
             CheckMethod::None | CheckMethod::Crc64 => None,
         };
         WireOptions {
-            block_bytes: u32::try_from(self.block_bytes)
+            block_bytes: u32::try_from(self.grid.block_bytes())
                 .expect("the parser limits blocks to 64 MiB"),
-            origin: self.origin,
-            check: self.transfer_options.check,
+            origin: self.grid.origin(),
             object,
-            fsync: self.transfer_options.fsync,
-            verify: self.transfer_options.verify,
-            overwrite: self.transfer_options.overwrite,
-            resume: self.transfer_options.resume,
-            slots: self.transfer_options.slots,
-            stall_timeout_ms: u64::try_from(self.stall_timeout.as_millis()).unwrap_or(u64::MAX),
-            path: self.transfer_options.path,
-            rails_max: self.transfer_options.rails_max,
-            threads_max: self.transfer_options.threads_max,
+            transfer: self.options.of_nodes(),
         }
     }
 }
@@ -346,6 +255,7 @@ pub(super) fn peer(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::options::Scheduler;
     use crate::core::units::BitRate;
 
     #[test]

@@ -208,7 +208,7 @@ impl Coordinator {
             ToMaster::Prepared(prepared) => self.prepared(node, prepared),
             ToMaster::Progress { received_bytes, delivered, left, .. } => {
                 self.peers.count(node, received_bytes);
-                self.silence.reported(now, node, &delivered, self.terms.stall_timeout);
+                self.silence.reported(now, node, &delivered, self.terms.options().stall_timeout);
                 self.feedback.left(node, left);
                 self.replan_if_slow(now, node, &delivered);
             }
@@ -303,7 +303,7 @@ impl Coordinator {
                 if self.peers.all(&self.roster.entries, |peer, _| peer.stage == PeerStage::Met) =>
             {
                 let (compares_all, seed) =
-                    (self.terms.compares_all(), self.terms.identity().attempt);
+                    (self.terms.options().verify_replicas, self.terms.identity().attempt);
                 match ReplicaSet::of(&self.roster, compares_all, seed) {
                     Ok(replicas) => self.replicas = replicas,
                     Err(error) => return self.fail(now, error),

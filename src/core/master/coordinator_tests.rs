@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::core::check::replica_hash::value_count;
-use crate::core::master::attempt::{TransferIdentity, TransferOptions};
+use crate::core::master::attempt::TransferIdentity;
 use crate::core::master::coordinator::*;
-use crate::core::plan::Scheduler;
+use crate::core::options::{Scheduler, TransferOptions};
 use crate::core::spec::Spec;
 use crate::core::units::Span;
 use crate::core::wire::Check;

@@ -212,7 +212,7 @@ impl CurrentPlan {
     /// Returns the lowest possible duration under the limit: each receiver has a share of it, and
     /// begins a block ahead.
     pub(super) fn limit_seconds(&self, context: PlanContext<'_>) -> Option<f64> {
-        let plan = self.plan.as_ref().filter(|_| context.terms.has_limit())?;
+        let plan = self.plan.as_ref().filter(|_| context.terms.options().limit.is_some())?;
         let block_bytes = context.terms.block_bytes() as f64;
         let seconds = |node: NodeIx| {
             let wanted = union(

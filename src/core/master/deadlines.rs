@@ -31,9 +31,9 @@ impl MasterDeadlines {
         MasterDeadlines {
             phase: Some(now + PREPARE_WITHIN),
             shutdown: now,
-            overall: terms.timeout.map(|timeout| now + timeout),
+            overall: terms.options().timeout.map(|timeout| now + timeout),
             last_news: now,
-            stall_timeout: terms.stall_timeout,
+            stall_timeout: terms.options().stall_timeout,
         }
     }
 
@@ -54,7 +54,7 @@ impl Coordinator {
             && self.phase < TransferPhase::Finishing
         {
             self.deadlines.overall = None;
-            let seconds = self.terms.timeout.unwrap_or_default().as_secs_f64();
+            let seconds = self.terms.options().timeout.unwrap_or_default().as_secs_f64();
             self.fail(
                 now,
                 Error::new(Code::Stalled, format!("the transfer took longer than {seconds} s")),

@@ -6,8 +6,8 @@ use super::current_plan::PlanContext;
 use super::peer::{PeerRecord, PeerStage, SentMessage};
 use super::speed_feedback::SpeedFeedback;
 use crate::core::error::Error;
+use crate::core::options::Scheduler;
 use crate::core::plan;
-use crate::core::plan::Scheduler;
 use crate::core::units::{Moment, NodeIx, Span};
 use crate::core::wire::control::{NodeAdvert, SenderDelivery};
 
@@ -20,7 +20,7 @@ impl Coordinator {
         let adverts: Vec<Option<NodeAdvert>> = self.peers.iter().map(PeerRecord::advert).collect();
         let problem = self.roster.problem(&adverts);
         self.decide_kept_ranges(&problem);
-        let plan = plan::plan(&problem, self.terms.scheduler())?;
+        let plan = plan::plan(&problem, self.terms.options().scheduler)?;
         self.landings.begin(plan.planned.len());
         self.feedback.begin(&plan.planned, &plan.receiver_seconds(&problem));
         let mut current = std::mem::take(&mut self.current);
@@ -48,7 +48,7 @@ impl Coordinator {
     ) {
         let is_moving =
             self.phase == TransferPhase::Moving && self.peers[node].stage == PeerStage::Moving;
-        let heeds_speed = self.terms.scheduler() != Scheduler::Uniform;
+        let heeds_speed = self.terms.options().scheduler != Scheduler::Uniform;
         let block_bytes = self.roster.grid.block_bytes();
         if !is_moving || !heeds_speed || !self.feedback.report(now, node, delivered, block_bytes) {
             return;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::coordinator::Coordinator;
 use super::roster::{Roster, RosterEntry};
+use crate::core::options::Scheduler;
 use crate::core::plan;
 use crate::core::plan::{LowerBound, PlanProblem};
 use crate::core::spec::{DataUri, Row, RowRole};
@@ -116,7 +117,7 @@ impl ResumeState {
                 parts: Vec::new(),
             }),
             count if count > MISSING_MAX => None,
-            _ => plan::plan(&PlanProblem { wants, ..problem.clone() }, plan::Scheduler::Greedy)
+            _ => plan::plan(&PlanProblem { wants, ..problem.clone() }, Scheduler::Greedy)
                 .ok()
                 .map(|plan| plan.bound),
         }
@@ -180,7 +181,7 @@ impl Coordinator {
 
     /// Returns true if some receiver keeps what has landed, so that another attempt can continue.
     pub(crate) fn is_resumable(&self) -> bool {
-        self.terms.resumes()
+        self.terms.options().resume
             && !self.replicas.differ
             && self.landed_bytes() > 0
             && self.roster.entries.iter().any(keeps)

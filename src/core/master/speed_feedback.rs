@@ -210,7 +210,8 @@ impl SpeedFeedback {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::plan::{NodeCapacity, Plan, Scheduler, plan};
+    use crate::core::options::Scheduler;
+    use crate::core::plan::{NodeCapacity, Plan, plan};
     use crate::core::units::Span;
 
     const BLOCK: u64 = 1000;

@@ -10,7 +10,6 @@ use crate::core::error::Code;
 use crate::core::report::{
     NodeReport, NodeRole, RailReport, Report, ReportError, TransferState, gbit_per_s,
 };
-use crate::core::wire::CheckKind;
 use crate::core::wire::control::NodeAdvert;
 
 /// Builds the report of a transfer that has ended. `wall` is the duration of the whole command.
@@ -54,10 +53,10 @@ pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
         // The scheduler that made the plan, also with `auto`.
         scheduler: coordinator
             .plan()
-            .map_or(coordinator.terms().scheduler(), |plan| plan.scheduler)
+            .map_or(coordinator.terms().options().scheduler, |plan| plan.scheduler)
             .name()
             .into(),
-        check: check_name(coordinator.terms().check()).into(),
+        check: coordinator.terms().options().check.name().into(),
         digest: error.is_none().then(|| coordinator.digest()).flatten(),
         wasted_bytes: sum(|peer| peer.stats().wasted_bytes),
         stolen_bytes: sum(|peer| peer.stats().stolen_bytes),
@@ -77,14 +76,6 @@ fn bound(coordinator: &Coordinator, assumes_speed: bool) -> Option<(f64, String)
     }
     let assumed = if bound.seconds > 0.0 && assumes_speed { " (its speed is assumed)" } else { "" };
     Some((bound.seconds, format!("{}{assumed}", bound.bottleneck)))
-}
-
-fn check_name(check: CheckKind) -> &'static str {
-    match check {
-        CheckKind::None => "none",
-        CheckKind::Crc64 => "crc64",
-        CheckKind::Blake3 => "blake3",
-    }
 }
 
 fn node(entry: &RosterEntry, peer: &PeerRecord, seconds: f64) -> NodeReport {

@@ -457,14 +457,14 @@ impl Participant {
         self.state = ParticipantState::Committing;
         self.landed_everywhere = landed_everywhere;
         self.keep_rest();
-        let verify = self.terms.verify && !landed_everywhere;
+        let verify = self.terms.options.verify && !landed_everywhere;
         let scheduler = self.scheduler.as_ref().filter(|_| verify);
         let checks = scheduler
             .iter()
             .flat_map(|scheduler| scheduler.checks())
             .flat_map(|(_, checks)| checks)
             .collect();
-        if !landed_everywhere && (self.terms.fsync || self.terms.verify) {
+        if !landed_everywhere && (self.terms.options.fsync || self.terms.options.verify) {
             // Committing may take minutes, and no byte lands meanwhile.
             self.tell_progress();
         }

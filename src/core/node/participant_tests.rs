@@ -4,6 +4,7 @@ use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
 use crate::core::error::Code;
 use crate::core::node::participant::*;
+use crate::core::options::TransferOptions;
 use crate::core::wire::control::{PeerNode, PlanSegment, SenderShare};
 
 fn participant() -> Participant {
@@ -11,8 +12,7 @@ fn participant() -> Participant {
         grid: BlockGrid::new(0, 10),
         method: CheckMethod::None,
         rails: 1,
-        fsync: false,
-        verify: false,
+        options: TransferOptions::default(),
     })
 }
 
@@ -126,8 +126,7 @@ fn a_plan_of_too_many_pieces_is_refused() {
         grid: BlockGrid::new(0, 1),
         method: CheckMethod::None,
         rails: 1,
-        fsync: false,
-        verify: false,
+        options: TransferOptions::default(),
     });
     participant.handle(Moment(0), prepared());
     let segments = vec![PlanSegment {
@@ -154,8 +153,7 @@ fn a_plan_off_the_grid_of_its_object_is_refused() {
             grid: BlockGrid::new(0, 4096),
             method,
             rails: 1,
-            fsync: false,
-            verify: false,
+            options: TransferOptions::default(),
         });
         participant.handle(Moment(0), prepared());
         let segments =
@@ -265,8 +263,7 @@ fn paces(rails: u32, plan: Start) -> Vec<(u32, u32, u64)> {
         grid: BlockGrid::new(0, 1000),
         method: CheckMethod::None,
         rails,
-        fsync: false,
-        verify: false,
+        options: TransferOptions::default(),
     });
     participant.handle(Moment(0), prepared());
     participant.handle(Moment(1), ParticipantEvent::Master(ToNode::Start(plan)));

@@ -41,6 +41,7 @@ mod uniform;
 use std::collections::BTreeMap;
 
 use crate::core::error::Result;
+use crate::core::options::Scheduler;
 use crate::core::units::{NodeIx, Span, union};
 
 pub(crate) use bound::LowerBound;
@@ -48,36 +49,6 @@ use demand::PlanDemand;
 use intake::PlanIntake;
 pub(crate) use receivers::ByReceiver;
 pub(crate) use segments::Segment;
-
-/// Algorithm that weighs the senders.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Scheduler {
-    /// Greedy if its plan is optimal, or if the optimum would take long to find; else the optimum.
-    /// The plan names the algorithm that was used.
-    #[default]
-    Auto,
-    /// In proportion to demand and speed, then balanced: the CEP paper's greedy algorithm (section
-    /// 3.2), followed by rounds that move load from busy nodes to idle ones. Linear in the size of
-    /// the plan.
-    Greedy,
-    /// The exact optimum of the paper's linear program, by parametric maximum flow.
-    Lp,
-    /// Equal stripes regardless of speed, as striped `GridFTP` does: a baseline for comparison.
-    Uniform,
-}
-
-impl Scheduler {
-    /// Returns the name on the command line and in reports.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Scheduler::Auto => "auto",
-            Scheduler::Greedy => "greedy",
-            Scheduler::Lp => "lp",
-            Scheduler::Uniform => "uniform",
-        }
-    }
-}
 
 /// Input of the planner: the speeds of nodes, and the ranges that they offer and want.
 #[derive(Clone, Debug, Default)]

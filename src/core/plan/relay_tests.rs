@@ -1,8 +1,9 @@
 //! Plans with relays, and their lower bound.
 
+use crate::core::options::Scheduler;
 use crate::core::plan::relay::*;
 use crate::core::plan::tests::{nodes, rows};
-use crate::core::plan::{Plan, PlanProblem, PlannedSegment, Scheduler, plan};
+use crate::core::plan::{Plan, PlanProblem, PlannedSegment, plan};
 
 const BLOCK: u64 = 10;
 

@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::*;
 use crate::core::check::CheckMethod;
 use crate::core::error::{Code, Error};
+use crate::core::options::DataPath;
 use crate::core::piece::{FlowCommand, FlowIx, Piece, TransferIx};
 use crate::core::receiver::scheduler::SchedulerEvent;
 use crate::core::units::{Moment, Span};
+use crate::core::wire::Check;
 use crate::core::wire::frame::{Frame, FrameKind};
-use crate::core::wire::{Check, DataPath};
 
 const A: TransferIx = TransferIx(1);
 const B: TransferIx = TransferIx(2);

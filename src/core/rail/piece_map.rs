@@ -1,8 +1,8 @@
 //! Origins of a transfer's ranges at one node, as far as its rails decide by them.
 
 use crate::core::check::CheckMethod;
+use crate::core::options::DataPath;
 use crate::core::units::Span;
-use crate::core::wire::DataPath;
 
 /// The ranges that a node offers and keeps in one transfer.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! The way in which a piece gets ready to be sent: which one comes first, and which one next.
 
 use super::piece_map::SourceKind;
-use crate::core::wire::DataPath;
+use crate::core::options::DataPath;
 
 /// Way in which a piece is made ready to be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -14,11 +14,12 @@ use super::piece_receiver::{PieceReceiver, ReceiverAction, ReceiverEvent, Sender
 use super::report_queue::ReportQueue;
 use super::slot_table::{SlotIx, SlotTable};
 use crate::core::error::{Code, Error, Result};
+use crate::core::options::DataPath;
 use crate::core::piece::{FlowIx, TransferIx};
 use crate::core::receiver::scheduler::SchedulerEvent;
 use crate::core::units::{Moment, Span, covers};
+use crate::core::wire::Frame;
 use crate::core::wire::frame::FrameKind;
-use crate::core::wire::{DataPath, Frame};
 
 pub(super) struct ReceivingRail {
     block_bytes: u64,

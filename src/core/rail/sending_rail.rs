@@ -16,10 +16,11 @@ use super::read_mode::{self, CacheState, FallbackReason, ReadMode};
 use super::relay_queue::{RelayDecision, RelayQueue};
 use super::slot_table::SlotIx;
 use crate::core::error::Code;
+use crate::core::options::DataPath;
 use crate::core::piece::{FlowIx, TransferIx};
 use crate::core::units::Span;
+use crate::core::wire::Frame;
 use crate::core::wire::frame::FrameKind;
-use crate::core::wire::{DataPath, Frame};
 
 /// Bytes that may wait unsent in the sockets of all flows that send: enough that none runs dry
 /// before the rail comes round.

@@ -115,7 +115,7 @@ impl SimCluster {
         });
         state.participant = Some(participant);
         for rail in &mut state.rails {
-            rail.machine.join(TRANSFER, piece_map(prepare), prepare.options.silence());
+            rail.machine.join(TRANSFER, piece_map(prepare), prepare.options.transfer.silence());
         }
         let delay = self.disk_seconds(0);
         self.after(
@@ -282,8 +282,8 @@ fn piece_map(prepare: &Prepare) -> PieceMap {
         |row: &WireRow| MappedSource { range: row.span, kind: SourceKind::File { direct: true } };
     let kept = rows(RowRole::Receiver).filter(|row| !row.uri.starts_with("null:"));
     PieceMap {
-        method: CheckMethod::new(prepare.options.check, prepare.options.object),
-        path: prepare.options.path,
+        method: CheckMethod::new(prepare.options.transfer.check, prepare.options.object),
+        path: prepare.options.transfer.path,
         sources: rows(RowRole::Sender).map(source).collect(),
         destinations: kept.map(|row| MappedDestination { range: row.span, direct: true }).collect(),
     }

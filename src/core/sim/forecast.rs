@@ -8,15 +8,13 @@ use super::net::{NodeLinks, SimStore};
 use super::node::PieceFaults;
 use super::timeline::TransferTimeline;
 use crate::core::error::{Code, Error, Result};
-use crate::core::master::attempt::{
-    AttemptConfig, STALL_TIMEOUT, TransferIdentity, TransferOptions,
-};
+use crate::core::master::attempt::{AttemptConfig, TransferIdentity};
 use crate::core::master::roster::Roster;
-use crate::core::plan::{Plan, PlanProblem, Scheduler};
+use crate::core::options::{CheckKind, STALL_TIMEOUT, Scheduler, TransferOptions};
+use crate::core::plan::{Plan, PlanProblem};
 use crate::core::receiver::scheduler::SchedulerCounts;
 use crate::core::spec::Spec;
 use crate::core::units::{BitRate, NodeIx, goodput};
-use crate::core::wire::CheckKind;
 
 /// What is told besides the specification.
 #[derive(Clone, Debug)]

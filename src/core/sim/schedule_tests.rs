@@ -8,7 +8,8 @@ use random::SplitMix;
 
 use super::{SimScenario, forecast};
 use crate::core::master::roster::Roster;
-use crate::core::plan::{Scheduler, plan};
+use crate::core::options::Scheduler;
+use crate::core::plan::plan;
 use crate::core::spec::{DataUri, NodeAddress, Row, RowRole, Spec};
 use crate::core::units::{BitRate, Span};
 

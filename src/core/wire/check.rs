@@ -1,22 +1,10 @@
 //! Check value of a piece: kind and value.
 
 use super::WireError;
-
-/// Kind of check that a transfer computes over every piece.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
-#[repr(u8)]
-pub(crate) enum CheckKind {
-    /// None: the network's own checksum is trusted.
-    None = 0,
-    /// CRC-64/NVME, which composes over ranges.
-    #[default]
-    Crc64 = 1,
-    /// BLAKE3 subtree values, which merge into what `b3sum` prints.
-    Blake3 = 2,
-}
+use crate::core::options::CheckKind;
 
 impl CheckKind {
-    /// Returns the kind with this number.
+    /// Returns the kind with this number on the wire.
     pub(crate) fn of(number: u32) -> Result<CheckKind, WireError> {
         match number {
             0 => Ok(CheckKind::None),

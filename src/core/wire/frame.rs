@@ -17,8 +17,9 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::limits::LENGTH_MAX;
-use super::{Check, CheckKind, WireError};
+use super::{Check, WireError};
 use crate::core::error::Code;
+use crate::core::options::CheckKind;
 use crate::core::units::Span;
 
 /// The size of a header on the wire.

@@ -15,7 +15,6 @@ mod proto;
 mod scan;
 pub(crate) mod version;
 
-pub(crate) use check::{Check, CheckKind};
+pub(crate) use check::Check;
 pub(crate) use error::WireError;
 pub(crate) use frame::Frame;
-pub use path::DataPath;

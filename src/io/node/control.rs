@@ -173,10 +173,10 @@ impl Node {
         let node_transfer = &self.transfers[&transfer];
         let transfer_files = node_transfer.files();
         let options = &node_transfer.prepare.options;
-        let (silence, ports) = (options.silence(), node_transfer.ports.clone());
+        let (silence, ports) = (options.transfer.silence(), node_transfer.ports.clone());
         let block_bytes = options.block_bytes.into();
         let size = RailSize {
-            slots: slots(options.slots, self.options.slots, ports.len(), block_bytes),
+            slots: slots(options.transfer.slots, self.options.slots, ports.len(), block_bytes),
             receives: !transfer_files.sinks.is_empty(),
             sends: !transfer_files.offers.is_empty(),
             block_bytes,

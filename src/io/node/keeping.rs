@@ -6,14 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::reading::ReadProgress;
 use super::verify::reads_as;
 use crate::core::check::CheckMethod;
+use crate::core::options::CheckKind;
 use crate::core::piece::LandedPiece;
 use crate::core::spec::RowRole;
 use crate::core::store::file_layout::FileLayout;
 use crate::core::units::{Span, covers, subtract, union};
+use crate::core::wire::Check;
 use crate::core::wire::control;
 use crate::core::wire::control::{KeptRanges, Prepare, WireRow};
 use crate::core::wire::limits::HAVE_MAX;
-use crate::core::wire::{Check, CheckKind};
 use crate::io::rail::transfer_files::TransferFiles;
 use crate::io::store::{
     JournalDoubt, JournalIdentity, JournalRecord, RangeOrigin, ReusedRanges, SealKey, Sink,
@@ -39,7 +40,7 @@ pub(super) fn keeping(prepare: &Prepare, uri: &str, rows: &[(u64, Span)]) -> Jou
     let options = [
         options.origin,
         options.block_bytes.into(),
-        options.check as u64,
+        options.transfer.check as u64,
         object.start,
         object.end,
     ];

@@ -49,10 +49,10 @@ pub(crate) fn open(
     let claims = claims::take(root, prepare)?;
     let OpenedRows { sinks, layouts, shared, states, modes } =
         open_destinations(root, prepare, &rows, &offers, files)?;
-    let method = CheckMethod::new(prepare.options.check, prepare.options.object);
+    let method = CheckMethod::new(prepare.options.transfer.check, prepare.options.object);
     let tallies = (0..rails).map(|_| RailTally::default()).collect();
     let activity = TransferActivity::default();
-    let path = prepare.options.path;
+    let path = prepare.options.transfer.path;
     let transfer_files = TransferFiles {
         method,
         grid: BlockGrid::new(prepare.options.origin, prepare.options.block_bytes.into()),
@@ -221,8 +221,7 @@ fn file_bytes(uri: &DataUri, row: &WireRow, rows: &[(DataUri, &WireRow)]) -> u64
 
 fn sink_options(prepare: &Prepare, uri: &DataUri, row: &WireRow) -> SinkOptions {
     SinkOptions {
-        overwrite: prepare.options.overwrite,
-        fsync: prepare.options.fsync,
+        transfer: prepare.options.transfer,
         tag: tag(&prepare.id, uri),
         attempt: prepare.attempt,
         role: match row.sharing {
@@ -230,7 +229,7 @@ fn sink_options(prepare: &Prepare, uri: &DataUri, row: &WireRow) -> SinkOptions 
             FileSharing::Elected { .. } => WriterRole::Leader,
             FileSharing::Member => WriterRole::Follower(prepare.node_index),
         },
-        keep: prepare.options.resume.then(|| {
+        keep: prepare.options.transfer.resume.then(|| {
             keeping::keeping(prepare, &row.uri, &keeping::rows_of(&prepare.rows, &row.uri))
         }),
     }

@@ -9,11 +9,11 @@ use ring::{Errno, FileId, RingIo, RingOp, Slot, SlotPool};
 use super::contexts::{OpContext, OpContexts};
 use super::transfer_files::{RailTally, TransferFiles};
 use crate::core::error::{Code, Error};
+use crate::core::options::DataPath;
 use crate::core::piece::TransferIx;
 use crate::core::rail::{FLOW_PLACES, FLOWS_MAX, FlowPlace, RailEvent};
 use crate::core::store::file_layout::{FileExtent, FileLayout};
 use crate::core::units::Span;
-use crate::core::wire::DataPath;
 use crate::io::clock::Clock;
 use crate::io::store::OpenFile;
 

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::paths::PathStats;
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
+use crate::core::options::DataPath;
 use crate::core::rail::{MappedDestination, MappedSource, PieceLocation, PieceMap, SourceKind};
 use crate::core::store::file_layout::FileLayout;
 use crate::core::units::{Moment, Span};
-use crate::core::wire::DataPath;
 use crate::io::store::{OpenFile, Sink, Source};
 
 /// A sender row: where its bytes come from.

@@ -20,6 +20,7 @@ use super::journal::{
 };
 use super::open::{OpenFile, retried};
 use super::seal::SealKey;
+use crate::core::options::TransferOptions;
 
 /// Identity of a destination's journal. A later attempt with the same one continues this attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,20 +39,19 @@ pub(super) struct NewJournal {
     pub(super) identity: JournalIdentity,
     /// Random bytes.
     pub(super) salt: [u8; 16],
-    pub(super) fsync: bool,
-    pub(super) overwrite: bool,
+    pub(super) transfer: TransferOptions,
     /// Other nodes write the same file, and keep journals of their own.
     pub(super) is_of_several: bool,
 }
 
 impl NewJournal {
     fn header(&self, inode: u64, overwrite: bool) -> JournalHeader {
-        let NewJournal { identity, salt, fsync, .. } = *self;
+        let NewJournal { identity, salt, transfer, .. } = *self;
         JournalHeader {
             identity: identity.identity,
             boot: boot(salt),
             inode,
-            synced: fsync,
+            synced: transfer.fsync,
             overwrite,
             salt,
         }
@@ -155,13 +155,17 @@ impl JournalFile {
             }
             Err(reason) => refused(&reason),
         };
-        let overwrite = writing.overwrite || found.overwrite;
+        let overwrite = writing.transfer.overwrite || found.overwrite;
         JournalFile::made(writing.header(about.st_ino, overwrite), identity.key, found)
     }
 
     /// A journal for a new file.
     pub(super) fn new(inode: u64, writing: &NewJournal, found: FoundJournal) -> JournalFile {
-        JournalFile::made(writing.header(inode, writing.overwrite), writing.identity.key, found)
+        JournalFile::made(
+            writing.header(inode, writing.transfer.overwrite),
+            writing.identity.key,
+            found,
+        )
     }
 
     fn made(header: JournalHeader, key: Option<SealKey>, found: FoundJournal) -> JournalFile {

@@ -12,16 +12,15 @@ use super::journal_file::{self, FoundJournal, JournalFile, JournalIdentity, NewJ
 use super::partial_file::{Leftover, PartialFile};
 use super::trust::may_others_write;
 use crate::core::error::Result;
+use crate::core::options::TransferOptions;
 use crate::core::store::destination::{DestinationState, WriterRole, WriterTerms};
 use crate::core::store::opening::{self, OpeningAction, OpeningEvent, OpeningState};
 
 /// Conditions for the preparation of a destination.
 #[derive(Clone, Debug)]
 pub(crate) struct SinkOptions {
-    /// An existing file may be replaced.
-    pub(crate) overwrite: bool,
-    /// The file and its name are to survive a crash.
-    pub(crate) fsync: bool,
+    /// Options of the transfer: of these, `overwrite` and `fsync` are the store's.
+    pub(crate) transfer: TransferOptions,
     /// Hash of the transfer and the row, in letters and digits: the end of the partial file's name.
     pub(crate) tag: String,
     /// Random bytes of the attempt.
@@ -35,9 +34,9 @@ pub(crate) struct SinkOptions {
 
 impl SinkOptions {
     fn new_journal(&self) -> Option<NewJournal> {
-        let SinkOptions { fsync, overwrite, attempt: salt, role, .. } = *self;
+        let SinkOptions { transfer, attempt: salt, role, .. } = *self;
         let is_of_several = role != WriterRole::Sole;
-        self.keep.map(|identity| NewJournal { identity, salt, fsync, overwrite, is_of_several })
+        self.keep.map(|identity| NewJournal { identity, salt, transfer, is_of_several })
     }
 }
 
@@ -75,7 +74,7 @@ pub(super) fn open_destination(
     let terms = WriterTerms {
         role: options.role.seeing_token(sees_token),
         resumes: options.keep.is_some(),
-        overwrite: options.overwrite,
+        overwrite: options.transfer.overwrite,
     };
     let new_journal = options.new_journal();
     let search = Search {
@@ -136,7 +135,7 @@ impl Search<'_> {
             OpeningAction::OpenComplete => return Ok(Some(self.open_complete())),
             OpeningAction::FindLeftover => return self.find_leftover().map(Some),
             OpeningAction::CheckReplaceable => {
-                self.place.accept(existing, self.options.overwrite)?;
+                self.place.accept(existing, self.options.transfer.overwrite)?;
             }
             OpeningAction::CheckContinuable => {
                 let journal = self.file.as_ref().and_then(|file| file.journal.as_ref());

@@ -29,6 +29,7 @@ use super::partial_file::PartialFile;
 use super::region::SharedRegion;
 use super::{StoreRoot, space};
 use crate::core::error::{Code, Error, Result};
+use crate::core::options::TransferOptions;
 use crate::core::spec::DataUri;
 use crate::core::store::destination::{
     self, DestinationAction, DestinationEvent, DestinationState, Remains, WriterRole, WriterTerms,
@@ -40,7 +41,7 @@ use crate::core::units::{Span, covers};
 pub(crate) struct Sink {
     target: SinkTarget,
     terms: WriterTerms,
-    fsync: bool,
+    transfer: TransferOptions,
     attempt: [u8; 16],
     /// Size of the file as far as this node knows.
     bytes: u64,
@@ -88,7 +89,7 @@ impl Sink {
         file_bytes: u64,
         options: &SinkOptions,
     ) -> Result<Sink> {
-        let SinkOptions { overwrite, fsync, attempt, .. } = *options;
+        let SinkOptions { transfer, attempt, .. } = *options;
         let (target, role, state) = match uri {
             DataUri::File(path) => {
                 let open = open_destination(root, path, file_bytes, options)?;
@@ -97,8 +98,13 @@ impl Sink {
                 (target, open.role, open.state)
             }
             DataUri::Mem(name) => {
-                let region =
-                    SharedRegion::prepare(root, name, file_bytes, overwrite, options.role)?;
+                let region = SharedRegion::prepare(
+                    root,
+                    name,
+                    file_bytes,
+                    transfer.overwrite,
+                    options.role,
+                )?;
                 let state = match region.fresh {
                     true => DestinationState::RegionMade,
                     false => DestinationState::RegionFound,
@@ -111,9 +117,10 @@ impl Sink {
                     .remedy("use null: to discard"));
             }
         };
-        let terms = WriterTerms { role, resumes: options.keep.is_some(), overwrite };
+        let terms =
+            WriterTerms { role, resumes: options.keep.is_some(), overwrite: transfer.overwrite };
         let state = Mutex::new(state);
-        let sink = Sink { target, terms, fsync, attempt, bytes: file_bytes, state };
+        let sink = Sink { target, terms, transfer, attempt, bytes: file_bytes, state };
         // An error drops the sink, and that removes what was made.
         sink.handle(DestinationEvent::MakeRoom, ReusedRanges::default())?;
         Ok(sink)
@@ -254,7 +261,7 @@ impl Sink {
     /// # Errors
     /// `Data` where the device could not write.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.file().filter(|_| self.fsync).map_or(Ok(()), DestinationFile::sync)
+        self.file().filter(|_| self.transfer.fsync).map_or(Ok(()), DestinationFile::sync)
     }
 
     /// Gives the complete file its name; for a shared file that is the leader's part, after
@@ -428,7 +435,9 @@ impl Sink {
             DestinationAction::Sync => self.sync()?,
             DestinationAction::RecordCompletion => file.record_completion(),
             DestinationAction::RecordLeaving => file.record_leaving(),
-            DestinationAction::Name => partial.finish(self.overwrites(file), self.fsync)?,
+            DestinationAction::Name => {
+                partial.finish(self.overwrites(file), self.transfer.fsync)?
+            }
             DestinationAction::CheckName => partial.check_ours()?,
             DestinationAction::RemoveJournal => file.remove_journal()?,
             DestinationAction::RemoveStaleJournal => place.remove_journal()?,

@@ -7,12 +7,13 @@ use std::time::Duration;
 use super::byte_source::ByteSource;
 use crate::core::check::replica_hash::value_count;
 use crate::core::error::{Code, Error};
-use crate::core::master::attempt::{AttemptConfig, TransferIdentity, TransferOptions};
+use crate::core::master::attempt::{AttemptConfig, TransferIdentity};
 use crate::core::master::coordinator::{
     Coordinator, CoordinatorAction, CoordinatorEvent, TransferPhase,
 };
 use crate::core::master::roster::Roster;
 use crate::core::master::summary;
+use crate::core::options::TransferOptions;
 use crate::core::spec::Spec;
 use crate::core::units::{Moment, NodeIx, Span, union};
 use crate::core::wire::Check;

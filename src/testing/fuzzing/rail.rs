@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::byte_source::ByteSource;
 use crate::core::error::{Code, Error};
+use crate::core::options::CheckKind;
 use crate::core::piece::{FlowIx, TransferIx};
 use crate::core::rail::{
     FlowDirection, FlowPlace, KernelRoute, LandingPiece, LoadingPiece, PayloadOutcome,
     REQUESTS_MAX, RailAction, RailEvent, RailMachine, ReadMode, SlotIx, TransferCommand,
 };
 use crate::core::units::{Moment, Span};
+use crate::core::wire::Check;
 use crate::core::wire::frame::{Frame, FrameKind};
-use crate::core::wire::{Check, CheckKind};
 
 /// The transfer that is fuzzed.
 pub(super) const TRANSFER: TransferIx = TransferIx(1);

@@ -16,6 +16,7 @@ use crate::core::error::{Code, Error};
 use crate::core::node::participant::{
     Participant, ParticipantAction, ParticipantConfig, ParticipantEvent, ParticipantState,
 };
+use crate::core::options::{CheckKind, DataPath, TransferOptions};
 use crate::core::piece::FlowIx;
 use crate::core::rail::{
     FlowDirection, LandingPiece, PayloadOutcome, PieceMap, RailEvent, RailNotice, SlotIx,
@@ -24,12 +25,12 @@ use crate::core::rail::{
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::receiver::scheduler;
 use crate::core::units::{Moment, Span, covers, union};
+use crate::core::wire::Check;
 use crate::core::wire::control::{
     PeerNode, PlanSegment, Prepared, SegmentChecks, SenderShare, Start, ToMaster, ToNode,
     WireOptions, decode, encode,
 };
 use crate::core::wire::frame::{Frame, FrameKind};
-use crate::core::wire::{Check, CheckKind, DataPath};
 
 /// Slots of each rail.
 const SLOTS: u32 = 3;
@@ -100,17 +101,15 @@ struct ParticipantLog {
 impl ReceiverWorld {
     /// A receiver whose master has sent its terms, where those are none that the wire refuses.
     fn new(script: &mut ByteSource<'_>) -> Option<ReceiverWorld> {
-        let plain: WireOptions =
-            decode(&[0x08, 1]).expect("only the size of a block must be there");
         let block_bytes = script.pick(&[1, 3, 10, 1024, 4096, 5000]);
         let origin = script.pick(&[0, 5, 1024, u64::MAX - 2000, u64::MAX]);
         let check = script.pick(&[CheckKind::None, CheckKind::Crc64, CheckKind::Blake3]);
+        let transfer = TransferOptions { check, ..TransferOptions::default() };
         let object = script.coin().then(|| Span::new(origin.min(u64::MAX - 1), u64::MAX));
         let options: WireOptions =
-            decode(&encode(&WireOptions { block_bytes, origin, check, object, ..plain }).ok()?)
-                .ok()?;
+            decode(&encode(&WireOptions { block_bytes, origin, object, transfer }).ok()?).ok()?;
         let grid = BlockGrid::new(options.origin, options.block_bytes.into());
-        let method = CheckMethod::new(options.check, options.object);
+        let method = CheckMethod::new(options.transfer.check, options.object);
         let rail = || {
             let mut rail = FuzzedRail::new(SLOTS, block_bytes.into());
             let (path, sources, destinations) = (DataPath::Auto, Vec::new(), Vec::new());
@@ -119,16 +118,16 @@ impl ReceiverWorld {
             rail
         };
         let fsync = script.coin();
+        let transfer = TransferOptions { fsync, verify: !fsync, ..options.transfer };
         let mut world = ReceiverWorld {
             now: Moment(1_000_000),
             grid,
-            kind: options.check,
+            kind: options.transfer.check,
             participant: Participant::new(ParticipantConfig {
                 grid,
                 method,
                 rails: 2,
-                fsync,
-                verify: !fsync,
+                options: transfer,
             }),
             rails: [rail(), rail()],
             commands: [VecDeque::new(), VecDeque::new()],

@@ -8,13 +8,13 @@ use super::byte_source::ByteSource;
 use super::rail::{FuzzedRail, TRANSFER};
 use crate::core::check::CheckMethod;
 use crate::core::error::Code;
+use crate::core::options::DataPath;
 use crate::core::piece::FlowIx;
 use crate::core::rail::{
     CacheState, FlowDirection, FlowPlace, KernelRoute, MappedDestination, MappedSource, PieceMap,
     RailEvent, ReadMode, ReadOutcome, SendOutcome, SourceKind, TransferCommand,
 };
 use crate::core::units::{Moment, Span};
-use crate::core::wire::DataPath;
 use crate::core::wire::frame::{Frame, FrameKind};
 
 /// The largest piece.

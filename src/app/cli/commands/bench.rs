@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use clap::ValueEnum;
 
 use super::output::{print, print_json};
-use super::run::{checking, own_program, watch};
+use super::run::{own_program, watch};
 use crate::app::bench::{
     BenchFigures, BenchStep, NextRun, PROBE_BYTES, parts, rows, svg, threads_enough,
 };
@@ -19,6 +19,7 @@ use crate::app::cli::fail;
 use crate::app::cli::signals::cancel_on_signals;
 use crate::app::transfer::{Settings, Transfer, TransferHandle};
 use crate::core::error::{Code, Error, Result};
+use crate::core::options::TransferOptions;
 use crate::core::report::{NodeReport, Report, TransferState};
 use crate::core::spec::NodeAddress;
 
@@ -190,10 +191,13 @@ impl BenchRun<'_> {
             launch_local: self.args.launch == LaunchMethod::Local,
             program: own_program(),
             key_file: self.args.key_file.clone(),
-            check: checking(self.args.check),
-            slots: self.args.slots,
-            rails_max: limits.nics,
-            threads_max: limits.threads,
+            options: TransferOptions {
+                check: self.args.check,
+                slots: self.args.slots,
+                rails_max: limits.nics,
+                threads_max: limits.threads,
+                ..TransferOptions::default()
+            },
             ..Settings::default()
         }
     }

@@ -12,7 +12,6 @@ use picture::PlanPicture;
 use simulated::SimulationReport;
 
 use super::output::{print, print_json};
-use super::run::scheduler;
 use super::valid_spec;
 use crate::app::cli::args::PlanArgs;
 use crate::core::error::{Code, Error, Result};
@@ -32,12 +31,12 @@ pub(super) fn plan(args: &PlanArgs) -> Result<ExitCode> {
     let nobody = vec![None; roster.entries.len()];
     let problem = roster.problem(&nobody);
     let began = Instant::now();
-    let plan = crate::core::plan::plan(&problem, scheduler(args.scheduler))
+    let plan = crate::core::plan::plan(&problem, args.scheduler)
         .map_err(|error| error.at(args.spec.display()))?;
     let planning_seconds = began.elapsed().as_secs_f64();
     let assumes_speed = roster.assumes_speed(&nobody);
     let simulated = if args.simulate {
-        Some(simulated::simulate(args, &spec, &roster, &problem, &plan, scheduler(args.scheduler))?)
+        Some(simulated::simulate(args, &spec, &roster, &problem, &plan, args.scheduler)?)
     } else {
         None
     };

@@ -7,19 +7,15 @@ use std::time::Instant;
 
 use super::output::{print, print_json, transfer_failed, warn};
 use super::read_spec;
-use crate::app::cli::args;
-use crate::app::cli::args::{
-    CheckArg, LaunchMethod, ProgressMode, RunArgs, TransferArgs, VerifyArg,
-};
+use crate::app::cli::args::{LaunchMethod, ProgressMode, RunArgs, TransferArgs, VerifyArg};
 use crate::app::cli::signals::cancel_on_signals;
 use crate::app::cli::{NodeProgress, ProgressDisplay, ProgressSnapshot, fail};
-use crate::app::transfer::{CheckSetting, Settings, Transfer};
+use crate::app::transfer::{Settings, Transfer};
 use crate::core::error::{Error, Result};
 use crate::core::master::coordinator::Coordinator;
-use crate::core::plan::Scheduler;
+use crate::core::options::{CheckKind, Scheduler, TransferOptions};
 use crate::core::report::Report;
 use crate::core::units::BitRate;
-use crate::core::wire::DataPath;
 
 pub(super) fn run(args: &RunArgs) -> ExitCode {
     let spec = match read_spec(&args.spec) {
@@ -63,17 +59,13 @@ pub(super) fn carry_out(
 
 /// Prints the error of a transfer that did not begin, and returns its exit status.
 pub(super) fn failed(id: &str, args: &TransferArgs, error: &Error) -> ExitCode {
-    let scheduler = scheduler(args.scheduler).name();
-    transfer_failed(
-        args.json,
-        &Report::failed(id, scheduler, checking(args.check).name(), error),
-        error,
-    )
+    let report = Report::failed(id, args.scheduler.name(), args.check.name(), error);
+    transfer_failed(args.json, &report, error)
 }
 
 /// Like [`failed`], for a wrong command line that requests JSON.
 pub(super) fn mistyped(error: &Error) -> ExitCode {
-    let (scheduler, check) = (Scheduler::default().name(), CheckSetting::default().name());
+    let (scheduler, check) = (Scheduler::default().name(), CheckKind::default().name());
     transfer_failed(true, &Report::failed("", scheduler, check, error), error)
 }
 
@@ -104,20 +96,22 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
         program: own_program(),
         root: args.root.clone().unwrap_or_else(|| "/".into()),
         key_file: args.key_file.clone(),
-        check: checking(args.check),
-        fsync: args.fsync,
-        verify: args.verify.contains(&VerifyArg::Disk),
-        verify_replicas: args.verify.contains(&VerifyArg::Replicas),
-        overwrite: args.overwrite,
-        resume: !args.no_resume,
-        slots: args.slots,
-        rails_max: None,
-        path: path(args.path),
-        threads_max: None,
-        limit: args.limit,
-        stall_timeout: args.stall_timeout,
-        timeout: args.timeout,
-        scheduler: scheduler(args.scheduler),
+        options: TransferOptions {
+            check: args.check,
+            fsync: args.fsync,
+            verify: args.verify.contains(&VerifyArg::Disk),
+            verify_replicas: args.verify.contains(&VerifyArg::Replicas),
+            overwrite: args.overwrite,
+            resume: !args.no_resume,
+            slots: args.slots,
+            rails_max: None,
+            threads_max: None,
+            path: args.path,
+            limit: args.limit,
+            stall_timeout: args.stall_timeout,
+            timeout: args.timeout,
+            scheduler: args.scheduler,
+        },
     }
 }
 
@@ -125,33 +119,6 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
 /// node reports that.
 pub(super) fn own_program() -> Option<PathBuf> {
     std::env::current_exe().ok()
-}
-
-pub(super) fn scheduler(scheduler: args::SchedulerArg) -> Scheduler {
-    match scheduler {
-        args::SchedulerArg::Auto => Scheduler::Auto,
-        args::SchedulerArg::Greedy => Scheduler::Greedy,
-        args::SchedulerArg::Lp => Scheduler::Lp,
-        args::SchedulerArg::Uniform => Scheduler::Uniform,
-    }
-}
-
-fn path(path: args::DataPathArg) -> DataPath {
-    match path {
-        args::DataPathArg::Auto => DataPath::Auto,
-        args::DataPathArg::Direct => DataPath::Direct,
-        args::DataPathArg::Splice => DataPath::Splice,
-        args::DataPathArg::Zerocopy => DataPath::Zerocopy,
-        args::DataPathArg::Copy => DataPath::Copy,
-    }
-}
-
-pub(super) fn checking(check: CheckArg) -> CheckSetting {
-    match check {
-        CheckArg::Crc64 => CheckSetting::Crc64,
-        CheckArg::Blake3 => CheckSetting::Blake3,
-        CheckArg::None => CheckSetting::None,
-    }
 }
 
 /// Bytes of each node at the last update, and its rate since then.

@@ -1,8 +1,9 @@
 //! Tables of what a master does about its sessions.
 
 use super::*;
-use crate::core::master::attempt::{AttemptConfig, TransferIdentity, TransferOptions};
+use crate::core::master::attempt::{AttemptConfig, TransferIdentity};
 use crate::core::master::roster::Roster;
+use crate::core::options::TransferOptions;
 use crate::core::spec::Spec;
 use crate::core::wire::control::NodeStats;
 

@@ -128,7 +128,7 @@ impl Attempt {
             sources: Ok(()),
             failure: None,
             names: BTreeMap::new(),
-            stall_timeout: Duration::from_millis(prepare.options.stall_timeout_ms),
+            stall_timeout: prepare.options.transfer.stall_timeout,
         }
     }
 

@@ -4,7 +4,7 @@ use super::attempt::{AttemptFiles, MasterLink};
 use super::*;
 use crate::core::error::Code;
 use crate::core::node::machine::jobs::JobKind;
-use crate::core::wire::CheckKind;
+use crate::core::options::{CheckKind, TransferOptions};
 use crate::core::wire::control::{self, FlowKey, Prepared, ResumeSession, RowState, WireOptions};
 
 const TRANSFER: TransferIx = TransferIx(0);
@@ -12,6 +12,7 @@ const SECOND: u64 = 1_000_000_000;
 
 fn prepare(attempt: u8) -> Prepare {
     let options: WireOptions = control::decode(&[0x08, 1]).expect("a size of blocks is enough");
+    let transfer = TransferOptions { check: CheckKind::None, ..TransferOptions::default() };
     Prepare {
         transfer: [attempt; 16],
         id: "id".into(),
@@ -19,7 +20,7 @@ fn prepare(attempt: u8) -> Prepare {
         flow_key: FlowKey([0; 32]),
         node_index: 0,
         rows: Vec::new(),
-        options: WireOptions { check: CheckKind::None, stall_timeout_ms: 30_000, ..options },
+        options: WireOptions { transfer, ..options },
         replicas: Vec::new(),
         names_wait: false,
     }

@@ -3,6 +3,7 @@
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
 use crate::core::error::{Code, Error};
+use crate::core::options::TransferOptions;
 use crate::core::units::Span;
 use crate::core::wire::control::{PlanSegment, Prepare};
 
@@ -17,10 +18,7 @@ pub(crate) struct ParticipantConfig {
     pub(crate) method: CheckMethod,
     /// Number of rails of this node.
     pub(crate) rails: u32,
-    /// Written bytes are made durable before the end.
-    pub(crate) fsync: bool,
-    /// Written bytes are read back and checked once more.
-    pub(crate) verify: bool,
+    pub(crate) options: TransferOptions,
 }
 
 impl ParticipantConfig {
@@ -29,10 +27,9 @@ impl ParticipantConfig {
         let options = &prepare.options;
         ParticipantConfig {
             grid: BlockGrid::new(options.origin, options.block_bytes.into()),
-            method: CheckMethod::new(options.check, options.object),
+            method: CheckMethod::new(options.transfer.check, options.object),
             rails,
-            fsync: options.fsync,
-            verify: options.verify,
+            options: options.transfer,
         }
     }
 

@@ -15,13 +15,14 @@ use super::disk::{PiecePayload, PreparedDisk, SimDisk, VoidDisk};
 use super::{InjectedFault, NodeLinks, PieceFaults, SimCluster, SimOutcome, SimWorld};
 use crate::core::check::CheckMethod;
 use crate::core::error::{Code, Result};
-use crate::core::master::attempt::{AttemptConfig, TransferIdentity, TransferOptions};
+use crate::core::master::attempt::{AttemptConfig, TransferIdentity};
 use crate::core::master::roster::Roster;
+use crate::core::options::{CheckKind, TransferOptions};
 use crate::core::sim::tests::files::{Data, Files, is_journal, listed};
 use crate::core::spec::{DataUri, NodeAddress, Row, RowRole, Spec};
 use crate::core::units::{BitRate, Moment, NodeIx, Span};
+use crate::core::wire::Check;
 use crate::core::wire::control::Prepare;
-use crate::core::wire::{Check, CheckKind};
 use crate::io::store::journal::spans;
 
 const BLOCK: u64 = 64 << 10;

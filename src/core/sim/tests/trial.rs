@@ -10,15 +10,14 @@ use random::SplitMix;
 
 use super::files::{Data, Files, cut_power, damage, is_journal, listed};
 use crate::core::error::{Code, Error};
-use crate::core::master::attempt::{AttemptConfig, TransferIdentity, TransferOptions};
+use crate::core::master::attempt::{AttemptConfig, TransferIdentity};
 use crate::core::master::roster::Roster;
-use crate::core::plan::Scheduler;
+use crate::core::options::{CheckKind, DataPath, Scheduler, TransferOptions};
 use crate::core::sim::cluster::{EventLog, InjectedFault, SimCluster, SimEndpoint, SimWorld};
 use crate::core::sim::net::NodeLinks;
 use crate::core::sim::node::PieceFaults;
 use crate::core::spec::{DataUri, NodeAddress, Row, RowRole, Spec};
 use crate::core::units::{BitRate, Moment, NodeIx, Span, union};
-use crate::core::wire::{CheckKind, DataPath};
 
 /// How many attempts may meet with trouble before one that does not.
 const TROUBLED_MAX: u64 = 3;

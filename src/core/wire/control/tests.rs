@@ -6,10 +6,13 @@ use proptest::option;
 use proptest::prelude::*;
 
 use crate::core::error::Code;
+use crate::core::options::{CheckKind, DataPath, TransferOptions};
+use crate::core::wire::Check;
 use crate::core::wire::control::*;
 use crate::core::wire::limits::{ITEMS_MAX, LENGTH_MAX, NAME_BYTES_MAX, NODES_MAX, SLOTS_MAX};
 use crate::core::wire::proto;
-use crate::core::wire::{Check, CheckKind, DataPath};
+use std::num::NonZeroU32;
+use std::time::Duration;
 
 fn span() -> impl Strategy<Value = Span> {
     (any::<u64>(), 1..=u64::MAX).prop_map(|(start, bytes)| {
@@ -76,7 +79,7 @@ fn options() -> impl Strategy<Value = WireOptions> {
     let check = prop::sample::select(vec![CheckKind::None, CheckKind::Crc64, CheckKind::Blake3]);
     let flags = any::<[bool; 4]>();
     let path = (0..=4u32).prop_map(|number| DataPath::of(number).expect("one of five"));
-    let most = (option::of(1..=u32::MAX), option::of(1..=u32::MAX), path);
+    let most = (option::of(any::<NonZeroU32>()), option::of(any::<NonZeroU32>()), path);
     let block_bytes = prop_oneof![1..=LENGTH_MAX, (0..=26u32).prop_map(|power| 1 << power)];
     (block_bytes, any::<u64>(), check, flags, option::of(0..=SLOTS_MAX), any::<u64>(), most)
         .prop_map(
@@ -93,16 +96,19 @@ fn options() -> impl Strategy<Value = WireOptions> {
                 WireOptions {
                     block_bytes,
                     origin,
-                    check,
-                    fsync,
-                    overwrite,
-                    resume,
-                    slots,
-                    stall_timeout_ms,
-                    path,
-                    rails_max,
-                    threads_max,
-                    verify,
+                    transfer: TransferOptions {
+                        check,
+                        fsync,
+                        overwrite,
+                        resume,
+                        slots,
+                        stall_timeout: Duration::from_millis(stall_timeout_ms),
+                        path,
+                        rails_max,
+                        threads_max,
+                        verify,
+                        ..TransferOptions::default()
+                    },
                     object: (block_bytes.is_power_of_two() && block_bytes >= 1024)
                         .then(|| Span::new(origin % u64::from(block_bytes), u64::MAX)),
                 }
@@ -634,16 +640,17 @@ fn plain_prepare() -> Prepare {
         options: WireOptions {
             block_bytes: 1 << 20,
             origin: 0,
-            check: CheckKind::Crc64,
-            fsync: true,
-            overwrite: true,
-            resume: true,
-            slots: Some(32),
-            stall_timeout_ms: 60_000,
-            path: DataPath::Auto,
-            rails_max: None,
-            threads_max: None,
-            verify: true,
+            transfer: TransferOptions {
+                check: CheckKind::Crc64,
+                fsync: true,
+                overwrite: true,
+                resume: true,
+                slots: Some(32),
+                stall_timeout: Duration::from_secs(60),
+                path: DataPath::Auto,
+                verify: true,
+                ..TransferOptions::default()
+            },
             object: Some(Span::new(0, 1 << 30)),
         },
         replicas: Vec::new(),
@@ -732,7 +739,9 @@ fn warnings_of_a_node_fit_one_text_and_cannot_control_a_terminal() {
 fn nics_are_counted_by_name_and_their_threads_apart() {
     let nics = ["eth0", "eth0", "eth0", "eth1", "eth2", "eth2", "eth0"];
     let used = |rails_max, threads_max| {
-        let options = WireOptions { rails_max, threads_max, ..plain_prepare().options };
+        let [rails_max, threads_max] =
+            [rails_max, threads_max].map(|most: Option<u32>| most.and_then(NonZeroU32::new));
+        let options = TransferOptions { rails_max, threads_max, ..TransferOptions::default() };
         options.rails(nics.into_iter())
     };
     assert_eq!(used(None, None), [0, 1, 2, 3, 4, 5, 6]);

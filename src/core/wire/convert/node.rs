@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::mem::take;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::time::Duration;
 
 use super::fields::{
     addresses, apart, below, key, list, name, node_index, packed, pair, pairs, required, row_span,
     shortened, span, span_of, text, text_within, within,
 };
+use crate::core::options::{CheckKind, DataPath, TransferOptions};
 use crate::core::spec::RowRole;
 use crate::core::units::Span;
 use crate::core::wire::control::{
@@ -18,7 +21,7 @@ use crate::core::wire::limits::{
     LENGTH_MAX, NODES_MAX, ORIGINS_MAX, REPLICA_RANGES_MAX, REPLICA_VALUES_MAX, ROWS_MAX,
     SEGMENTS_MAX, SLOTS_MAX, URI_BYTES_MAX,
 };
-use crate::core::wire::{CheckKind, DataPath, WireError, proto};
+use crate::core::wire::{WireError, proto};
 
 impl WireMessage for ToNode {
     type Proto = proto::ToNode;
@@ -190,20 +193,21 @@ impl WireMessage for WireOptions {
     type Proto = proto::Options;
 
     fn to_proto(&self) -> proto::Options {
+        let transfer = &self.transfer;
         proto::Options {
             block_bytes: self.block_bytes,
             origin: self.origin,
-            check: self.check as u32,
-            fsync: self.fsync,
-            overwrite: self.overwrite,
-            resume: self.resume,
-            slots: self.slots,
-            stall_timeout_ms: self.stall_timeout_ms,
+            check: transfer.check as u32,
+            fsync: transfer.fsync,
+            overwrite: transfer.overwrite,
+            resume: transfer.resume,
+            slots: transfer.slots,
+            stall_timeout_ms: u64::try_from(transfer.stall_timeout.as_millis()).unwrap_or(u64::MAX),
             object: self.object.map(pair).unwrap_or_default(),
-            rails_max: self.rails_max,
-            path: self.path as u32,
-            threads_max: self.threads_max,
-            verify: self.verify,
+            rails_max: transfer.rails_max.map(NonZeroU32::get),
+            path: transfer.path as u32,
+            threads_max: transfer.threads_max.map(NonZeroU32::get),
+            verify: transfer.verify,
         }
     }
 
@@ -215,12 +219,8 @@ impl WireMessage for WireOptions {
             .slots
             .map(|slots| below("the number of slots", slots, SLOTS_MAX as usize + 1))
             .transpose()?;
-        if proto.rails_max == Some(0) {
-            return Err(WireError::Missing { field: "the limit on NICs" });
-        }
-        if proto.threads_max == Some(0) {
-            return Err(WireError::Missing { field: "the limit on threads of a NIC" });
-        }
+        let rails_max = not_zero("the limit on NICs", proto.rails_max)?;
+        let threads_max = not_zero("the limit on threads of a NIC", proto.threads_max)?;
         let object =
             (!proto.object.is_empty()).then(|| span("the object", &proto.object)).transpose()?;
         // The object's subtrees are blocks: a power of two of whole chunks each, the first at the
@@ -236,19 +236,27 @@ impl WireMessage for WireOptions {
         Ok(WireOptions {
             block_bytes: below("the size of a block", proto.block_bytes, LENGTH_MAX as usize + 1)?,
             origin: proto.origin,
-            check: CheckKind::of(proto.check)?,
-            fsync: proto.fsync,
-            overwrite: proto.overwrite,
-            resume: proto.resume,
-            slots,
-            stall_timeout_ms: proto.stall_timeout_ms,
-            path: DataPath::of(proto.path)?,
-            rails_max: proto.rails_max,
-            threads_max: proto.threads_max,
-            verify: proto.verify,
             object,
+            transfer: TransferOptions {
+                check: CheckKind::of(proto.check)?,
+                fsync: proto.fsync,
+                overwrite: proto.overwrite,
+                resume: proto.resume,
+                slots,
+                stall_timeout: Duration::from_millis(proto.stall_timeout_ms),
+                path: DataPath::of(proto.path)?,
+                rails_max,
+                threads_max,
+                verify: proto.verify,
+                ..TransferOptions::default()
+            },
         })
     }
+}
+
+/// Checks a limit that is at least one where there is any.
+fn not_zero(field: &'static str, limit: Option<u32>) -> Result<Option<NonZeroU32>, WireError> {
+    limit.map(|limit| NonZeroU32::new(limit).ok_or(WireError::Missing { field })).transpose()
 }
 
 /// Bytes of a BLAKE3 chunk (BLAKE3 paper, section 2.1).

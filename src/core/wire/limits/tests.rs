@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
 
 use crate::core::error::{Code, Error};
+use crate::core::options::{CheckKind, DataPath, TransferOptions};
 use crate::core::spec::RowRole;
 use crate::core::units::Span;
 use crate::core::wire::control::{
@@ -13,7 +16,7 @@ use crate::core::wire::control::{
     ToMaster, ToNode, WireMessage, WireOptions, WireRow, decode, encode,
 };
 use crate::core::wire::limits::*;
-use crate::core::wire::{Check, CheckKind, DataPath, WireError};
+use crate::core::wire::{Check, WireError};
 
 /// Checks that a message survives encoding and decoding.
 fn travels<M: WireMessage + PartialEq>(message: &M) {
@@ -70,17 +73,20 @@ fn options() -> WireOptions {
     WireOptions {
         block_bytes: LENGTH_MAX,
         origin: u64::MAX,
-        check: CheckKind::Blake3,
         object: None,
-        fsync: true,
-        overwrite: true,
-        resume: true,
-        slots: Some(SLOTS_MAX),
-        stall_timeout_ms: u64::MAX,
-        path: DataPath::Copy,
-        rails_max: Some(u32::MAX),
-        threads_max: Some(u32::MAX),
-        verify: true,
+        transfer: TransferOptions {
+            check: CheckKind::Blake3,
+            fsync: true,
+            overwrite: true,
+            resume: true,
+            slots: Some(SLOTS_MAX),
+            stall_timeout: Duration::from_millis(u64::MAX),
+            path: DataPath::Copy,
+            rails_max: Some(NonZeroU32::MAX),
+            threads_max: Some(NonZeroU32::MAX),
+            verify: true,
+            ..TransferOptions::default()
+        },
     }
 }
 

@@ -16,6 +16,7 @@ use super::transfer_files::{RailTally, SourceRow, TransferActivity, TransferFile
 use super::{RailCommand, RailHandle, RailPlacement, RailSize, ReportSender, slots_max, start};
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
+use crate::core::options::{DataPath, TransferOptions};
 use crate::core::piece::{FlowCommand, FlowIx, Piece, TransferIx};
 use crate::core::rail::{FlowDirection, RailNotice, TransferCommand};
 use crate::core::receiver::scheduler;
@@ -23,7 +24,6 @@ use crate::core::spec::DataUri;
 use crate::core::store::destination::WriterRole;
 use crate::core::store::file_layout::FileLayout;
 use crate::core::units::{MIB, Span};
-use crate::core::wire::DataPath;
 use crate::core::wire::frame::{FRAME_BYTES, Frame, FrameKind};
 use crate::io::clock::Clock;
 use crate::io::store::{Sink, SinkOptions, Source, StoreRoot};
@@ -109,8 +109,7 @@ fn files_of_both_ends(
     };
     let source = Source::open(&root, &from, 0, bytes).unwrap();
     let options = SinkOptions {
-        overwrite: false,
-        fsync: false,
+        transfer: TransferOptions::default(),
         tag: "test".into(),
         attempt: [1; 16],
         role: WriterRole::Sole,

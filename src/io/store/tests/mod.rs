@@ -21,6 +21,7 @@ use tempfile::TempDir;
 
 use super::{JournalIdentity, ReusedRanges, SealKey, Sink, SinkOptions, StoreRoot};
 use crate::core::error::Result;
+use crate::core::options::TransferOptions;
 use crate::core::spec::DataUri;
 use crate::core::store::destination::WriterRole;
 use crate::core::units::Span;
@@ -79,13 +80,22 @@ fn announce(what: &str) {
 fn options() -> SinkOptions {
     let tag = "ab12".to_owned();
     SinkOptions {
-        overwrite: false,
-        fsync: false,
+        transfer: TransferOptions::default(),
         tag,
         attempt: [1; 16],
         role: WriterRole::Sole,
         keep: None,
     }
+}
+
+fn synced(mut options: SinkOptions, fsync: bool) -> SinkOptions {
+    options.transfer.fsync = fsync;
+    options
+}
+
+fn overwriting(mut options: SinkOptions) -> SinkOptions {
+    options.transfer.overwrite = true;
+    options
 }
 
 /// Journals of that identity.

@@ -5,10 +5,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use super::{Mounted, announce, directory, names, options, prepare};
+use super::{Mounted, announce, directory, names, options, overwriting, prepare};
 use crate::core::error::Code;
+use crate::io::store::StoreRoot;
 use crate::io::store::destination_path::DestinationPath;
-use crate::io::store::{SinkOptions, StoreRoot};
 
 fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().mode() & 0o7777
@@ -57,7 +57,7 @@ fn a_file_has_its_sources_permissions_under_the_umask_and_none_before_it_is_comp
 #[test]
 fn what_is_replaced_has_no_say_in_the_permissions() {
     let home = directory();
-    let over = SinkOptions { overwrite: true, ..options() };
+    let over = overwriting(options());
     symlink("nowhere", home.path().join("link")).unwrap();
     fs::write(home.path().join("open"), "").unwrap();
     fs::set_permissions(home.path().join("open"), PermissionsExt::from_mode(0o4666)).unwrap();
@@ -104,7 +104,7 @@ fn a_file_system_without_unnamed_files_grants_the_same() {
 #[test]
 fn what_cannot_be_replaced_is_refused_before_bytes_move() {
     let Some(disk) = Mounted::tmpfs("size=1m") else { return };
-    let over = SinkOptions { overwrite: true, ..options() };
+    let over = overwriting(options());
     let refused = |path: &str, words: &str| {
         let before = names(disk.path());
         let error = prepare(disk.path(), path, 5, &over).unwrap_err();
@@ -148,7 +148,7 @@ fn a_file_that_is_replaced_keeps_its_owner_unless_anybody_could_have_put_it_ther
         return announce("skipped: only root may give files away");
     }
     let home = directory();
-    let over = SinkOptions { overwrite: true, ..options() };
+    let over = overwriting(options());
     let owners = |name: &str| {
         let about = fs::symlink_metadata(home.path().join(name)).unwrap();
         (about.uid(), about.gid())

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::options;
+use super::{options, overwriting};
 use crate::core::error::{Code, Result};
 use crate::core::spec::DataUri;
 use crate::core::store::destination::WriterRole;
@@ -29,7 +29,7 @@ impl Object {
 
     /// A sink for an object that may be there already.
     fn sink_over(&self, bytes: u64) -> Result<Sink> {
-        Sink::prepare(&root(), &self.uri(), bytes, &SinkOptions { overwrite: true, ..options() })
+        Sink::prepare(&root(), &self.uri(), bytes, &overwriting(options()))
     }
 }
 
@@ -157,7 +157,7 @@ fn shared_memory_is_served_only_where_that_is_allowed() {
     fs::write(&object.0, [7; 100]).unwrap();
     let files_only = StoreRoot::open(Path::new("/")).unwrap();
     let read = Source::open(&files_only, &object.uri(), 0, 100).unwrap_err();
-    let over = SinkOptions { overwrite: true, ..options() };
+    let over = overwriting(options());
     let written = Sink::prepare(&files_only, &object.uri(), 100, &over).unwrap_err();
     for error in [read, written] {
         assert_eq!(

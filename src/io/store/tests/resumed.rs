@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use super::{directory, kept, kept_as, names, options, prepare};
+use super::{directory, kept, kept_as, names, options, overwriting, prepare, synced};
 use crate::core::error::Code;
 use crate::core::store::destination::WriterRole;
 use crate::core::units::Span;
@@ -37,7 +37,7 @@ pub(super) fn land(sink: &Sink, record: JournalRecord, byte: u8) {
 
 /// An attempt that lands two ranges and is interrupted.
 fn interrupted(home: &Path, fsync: bool) -> u64 {
-    let sink = prepare(home, "/x", BYTES, &SinkOptions { fsync, ..keeping(1) }).unwrap();
+    let sink = prepare(home, "/x", BYTES, &synced(keeping(1), fsync)).unwrap();
     assert!(sink.keeps() && sink.is_fresh());
     sink.begin(kept(&[]), false).unwrap();
     land(&sink, record(0, 10_000), b'a');
@@ -230,7 +230,7 @@ fn a_file_that_is_all_holes_is_complete_as_often_as_it_is_opened() {
 }
 
 fn over(home: &Path, attempt: u8) -> Sink {
-    prepare(home, "/x", BYTES, &SinkOptions { overwrite: true, ..keeping(attempt) }).unwrap()
+    prepare(home, "/x", BYTES, &overwriting(keeping(attempt))).unwrap()
 }
 
 /// A complete file whose end nobody has heard of.

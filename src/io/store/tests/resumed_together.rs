@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::resumed::{BYTES, keeping, land, record};
-use super::{directory, kept, names, prepare};
+use super::{directory, kept, names, overwriting, prepare};
 use crate::core::store::destination::WriterRole;
 use crate::core::units::Span;
 use crate::io::store::journal::of_inode;
@@ -175,7 +175,7 @@ fn a_file_that_they_have_completed_is_not_written_to_again_by_any_of_them() {
     drop([leader, follower]);
     assert_eq!(names(home.path()), [FIRST, FOLLOWERS, "x"]);
     // With --overwrite they write another file beside it.
-    let options = |role| SinkOptions { role, overwrite: true, ..keeping(3) };
+    let options = |role| overwriting(SinkOptions { role, ..keeping(3) });
     let leader = prepare(home.path(), "/x", BYTES, &options(WriterRole::Leader)).unwrap();
     let follower = prepare(home.path(), "/x", BYTES, &options(WriterRole::Follower(7))).unwrap();
     assert!(leader.is_fresh() && follower.found().is_empty());
@@ -196,10 +196,10 @@ fn a_file_that_they_have_completed_is_not_written_to_again_by_any_of_them() {
 fn a_complete_file_that_is_to_have_another_size_is_not_gone_on_with() {
     let home = directory();
     complete(home.path());
-    let options = |overwrite| SinkOptions { role: WriterRole::Leader, overwrite, ..keeping(2) };
-    let error = prepare(home.path(), "/x", BYTES - 1, &options(false)).unwrap_err();
+    let options = || SinkOptions { role: WriterRole::Leader, ..keeping(2) };
+    let error = prepare(home.path(), "/x", BYTES - 1, &options()).unwrap_err();
     assert_eq!(error.message, "/x exists");
-    let leader = prepare(home.path(), "/x", BYTES - 1, &options(true)).unwrap();
+    let leader = prepare(home.path(), "/x", BYTES - 1, &overwriting(options())).unwrap();
     assert!(leader.is_fresh());
     leader.begin(kept(&[]), false).unwrap();
     leader.commit().unwrap();

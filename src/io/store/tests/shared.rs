@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 
 use super::{directory, kept_as, names, options, prepare};
+use crate::core::options::TransferOptions;
 use crate::core::store::destination::WriterRole;
 use crate::io::store::{Sink, SinkOptions};
 
@@ -127,7 +128,7 @@ fn a_shared_file_that_is_complete_is_replaced_only_where_that_is_asked_for() {
     let kept = |role, attempt: u8| SinkOptions {
         keep: kept_as(3),
         attempt: [attempt; 16],
-        overwrite: attempt > 1,
+        transfer: TransferOptions { overwrite: attempt > 1, ..TransferOptions::default() },
         ..as_(role)
     };
     let run = |attempt: u8, text: &[u8; 10], ends: bool| {
@@ -147,7 +148,7 @@ fn a_shared_file_that_is_complete_is_replaced_only_where_that_is_asked_for() {
     let x = home.path().join("x");
     drop(run(1, b"helloworld", true));
     assert_eq!(names(home.path()), ["x"]);
-    let again = SinkOptions { overwrite: false, ..kept(WriterRole::Leader, 2) };
+    let again = SinkOptions { transfer: options().transfer, ..kept(WriterRole::Leader, 2) };
     assert_eq!(prepare(home.path(), "/x", 10, &again).unwrap_err().message, "/x exists");
     drop(run(2, b"broken....", false));
     assert_eq!(names(home.path()), ["x"], "what was complete is still there");

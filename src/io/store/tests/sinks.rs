@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 
 use nix::errno::Errno;
 
-use super::{Mounted, announce, directory, kept, names, options, prepare};
+use super::{Mounted, announce, directory, kept, names, options, overwriting, prepare, synced};
 use crate::core::error::Code;
 use crate::core::spec::DataUri;
 use crate::core::units::{MIB, Span};
@@ -19,7 +19,7 @@ fn write(sink: &Sink, bytes: &[u8], at: u64) {
 #[test]
 fn a_file_has_its_name_only_when_complete() {
     let home = directory();
-    let sink = prepare(home.path(), "/x", 5, &SinkOptions { fsync: true, ..options() }).unwrap();
+    let sink = prepare(home.path(), "/x", 5, &synced(options(), true)).unwrap();
     assert_eq!(names(home.path()), [".x.cep-ab12"]);
     sink.preallocate(&[Span::new(0, 5)]).unwrap();
     write(&sink, b"hello", 0);
@@ -47,8 +47,7 @@ fn an_existing_file_is_replaced_only_when_asked() {
     assert_eq!(error.to_string(), "/x exists (use --overwrite to replace it)");
     assert_eq!(error.code, Code::Data);
 
-    let sink =
-        prepare(home.path(), "/x", 5, &SinkOptions { overwrite: true, ..options() }).unwrap();
+    let sink = prepare(home.path(), "/x", 5, &overwriting(options())).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"old");
     write(&sink, b"newer", 0);
     sink.commit().unwrap();
@@ -85,8 +84,7 @@ fn places_that_can_take_no_file_are_named() {
         (long.as_str(), "cannot be written: a name in it is too long"),
     ];
     for (path, message) in table {
-        let error = prepare(home.path(), path, 5, &SinkOptions { overwrite: true, ..options() })
-            .unwrap_err();
+        let error = prepare(home.path(), path, 5, &overwriting(options())).unwrap_err();
         assert_eq!(error.code, Code::Data, "{error}");
         assert!(error.message.ends_with(message) && error.remedy.is_some(), "{error}");
     }
@@ -111,10 +109,7 @@ fn a_link_is_replaced_and_not_what_it_leads_to() {
     fs::write(home.path().join("target"), "kept").unwrap();
     symlink("target", home.path().join("link")).unwrap();
     assert!(prepare(home.path(), "/link", 5, &options()).is_err());
-    prepare(home.path(), "/link", 5, &SinkOptions { overwrite: true, ..options() })
-        .unwrap()
-        .commit()
-        .unwrap();
+    prepare(home.path(), "/link", 5, &overwriting(options())).unwrap().commit().unwrap();
     assert_eq!(fs::read(home.path().join("target")).unwrap(), b"kept");
     assert_eq!(fs::symlink_metadata(home.path().join("link")).unwrap().len(), 5);
 }
@@ -195,7 +190,7 @@ fn an_empty_file_takes_the_same_way_as_every_other() {
     fs::write(home.path().join("here"), "kept").unwrap();
     symlink("here", home.path().join("link")).unwrap();
     nix::unistd::mkfifo(&home.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let over = SinkOptions { overwrite: true, fsync: true, ..options() };
+    let over = overwriting(synced(options(), true));
     let refused = [
         ("/out", Code::Refused),
         ("/../x", Code::Refused),

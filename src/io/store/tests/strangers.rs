@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use super::resumed::{BYTES, keeping, land, record};
-use super::{announce, directory, kept, kept_as, names, prepare};
+use super::{announce, directory, kept, kept_as, names, overwriting, prepare};
 use crate::core::store::destination::WriterRole;
 use crate::core::units::Span;
 use crate::io::store::journal::forged;
@@ -312,8 +312,7 @@ fn a_complete_file_is_never_opened_for_writing_again() {
     assert!(is_old(&File::open(&x).unwrap()));
     assert_eq!(names(home.path()), [JOURNAL, "x"]);
     // With --overwrite a new file is written beside it. A failure leaves the old one.
-    let sink =
-        prepare(home.path(), "/x", BYTES, &SinkOptions { overwrite: true, ..keeping(3) }).unwrap();
+    let sink = prepare(home.path(), "/x", BYTES, &overwriting(keeping(3))).unwrap();
     assert!(sink.is_named() && sink.found() == [record(0, BYTES)], "it may all be still good");
     sink.begin(kept(&[]), false).unwrap();
     assert!(sink.is_fresh() && !sink.is_named());
@@ -339,8 +338,7 @@ fn an_attempt_with_overwrite_is_continued_without_it_and_nothing_else_is() {
     let home = directory();
     fs::write(home.path().join("x"), "old").unwrap();
     assert_eq!(prepare(home.path(), "/x", BYTES, &keeping(1)).unwrap_err().message, "/x exists");
-    let sink =
-        prepare(home.path(), "/x", BYTES, &SinkOptions { overwrite: true, ..keeping(1) }).unwrap();
+    let sink = prepare(home.path(), "/x", BYTES, &overwriting(keeping(1))).unwrap();
     sink.begin(kept(&[]), false).unwrap();
     land(&sink, record(0, 10_000), b'a');
     drop(sink);

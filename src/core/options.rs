@@ -1,0 +1,211 @@
+//! Options of a transfer: one struct from the command line to the machines that obey it.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use crate::core::units::BitRate;
+
+/// Default time without progress after which a transfer fails.
+pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Options of a transfer, besides its rows. The defaults are fast and safe.
+///
+/// The master sends them to every node, except for `verify_replicas`, `limit`, `timeout` and
+/// `scheduler`, which are its own. A node's machines and stores have them as they came.
+///
+/// ```
+/// use cep_fast::{CheckKind, TransferOptions};
+/// let options = TransferOptions { check: CheckKind::Blake3, ..TransferOptions::default() };
+/// assert!(options.resume && !options.overwrite);
+/// assert_eq!(options.stall_timeout.as_secs(), 30);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TransferOptions {
+    /// Check that is computed over every piece, and verified before the piece is written. CRC-64 by
+    /// default.
+    pub check: CheckKind,
+    /// Make files and names survive a power failure before the transfer counts as complete. Off by
+    /// default.
+    pub fsync: bool,
+    /// Read every file back from its disk, past the page cache, and check it again before it is
+    /// renamed. Requires a check. Off by default.
+    pub verify: bool,
+    /// Compare all bytes that several senders offer, not a sample, before any byte moves. Off by
+    /// default.
+    pub verify_replicas: bool,
+    /// Replace files that exist. Off by default: such a file is an error.
+    pub overwrite: bool,
+    /// Resume an earlier attempt, and keep landed bytes for a later one. On by default; otherwise
+    /// start over and keep nothing.
+    pub resume: bool,
+    /// Slots of one block (1 MiB by default) that each node's rail may have in each direction, at
+    /// most 65,536; `None` for the node's choice.
+    pub slots: Option<u32>,
+    /// Number of NICs that each node may use, from its first one on; `None` for all.
+    pub rails_max: Option<NonZeroU32>,
+    /// Number of threads that each NIC may use, from its first one on; `None` for all.
+    pub threads_max: Option<NonZeroU32>,
+    /// Data path through the kernel of each node.
+    pub path: DataPath,
+    /// Limit on the rate of all receivers together, in bits per second; `None` for no limit. Each
+    /// receiver has a share in proportion to its wanted bytes, and runs at most a block (1 MiB by
+    /// default) ahead of it.
+    pub limit: Option<BitRate>,
+    /// Time without progress after which the transfer fails, in whole milliseconds; 30 s by
+    /// default. A flow that owes an answer is abandoned after a third of it.
+    pub stall_timeout: Duration,
+    /// Limit on the whole duration; `None` for no limit.
+    pub timeout: Option<Duration>,
+    /// Scheduler of the plan.
+    pub scheduler: Scheduler,
+}
+
+impl Default for TransferOptions {
+    fn default() -> TransferOptions {
+        TransferOptions {
+            check: CheckKind::default(),
+            fsync: false,
+            verify: false,
+            verify_replicas: false,
+            overwrite: false,
+            resume: true,
+            slots: None,
+            rails_max: None,
+            threads_max: None,
+            path: DataPath::default(),
+            limit: None,
+            stall_timeout: STALL_TIMEOUT,
+            timeout: None,
+            scheduler: Scheduler::default(),
+        }
+    }
+}
+
+impl TransferOptions {
+    /// Returns the options as nodes have them: with defaults for those of the master alone.
+    #[must_use]
+    pub(crate) fn of_nodes(self) -> TransferOptions {
+        TransferOptions {
+            verify_replicas: false,
+            limit: None,
+            timeout: None,
+            scheduler: Scheduler::default(),
+            ..self
+        }
+    }
+
+    /// Returns the time for which a flow may owe an answer without receiving a byte: short of the
+    /// stall timeout, so that a replica can still take over.
+    pub(crate) fn silence(&self) -> Duration {
+        self.stall_timeout / 3
+    }
+
+    /// Returns the rails that a node uses, where `nics` are the names of the rails' NICs: the first
+    /// rails of each of the first NICs.
+    pub(crate) fn rails<'a>(&self, nics: impl Iterator<Item = &'a str>) -> Vec<usize> {
+        let most = |most: Option<NonZeroU32>| most.map_or(usize::MAX, |most| most.get() as usize);
+        let (nics_max, threads_max) = (most(self.rails_max), most(self.threads_max));
+        let mut counts: Vec<(&str, usize)> = Vec::new();
+        let mut used = Vec::new();
+        for (rail, name) in nics.enumerate() {
+            let place = counts.iter().position(|(nic, _)| *nic == name).unwrap_or_else(|| {
+                counts.push((name, 0));
+                counts.len() - 1
+            });
+            counts[place].1 += 1;
+            if place < nics_max && counts[place].1 <= threads_max {
+                used.push(rail);
+            }
+        }
+        used
+    }
+}
+
+/// Check that is computed over every piece. The number is that on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+#[repr(u8)]
+pub enum CheckKind {
+    /// Nothing: network and memory are trusted.
+    None = 0,
+    /// CRC-64/NVME, which composes over any ranges (what S3 calls CRC64NVME).
+    #[default]
+    Crc64 = 1,
+    /// BLAKE3, whose subtrees merge into the `b3sum` of a whole object.
+    Blake3 = 2,
+}
+
+impl CheckKind {
+    /// Returns the name on the command line and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            CheckKind::None => "none",
+            CheckKind::Crc64 => "crc64",
+            CheckKind::Blake3 => "blake3",
+        }
+    }
+}
+
+/// Data path of payload through a node's kernel. A path that a source or a machine does not support
+/// is replaced by the next best one, and the report says so. The number is that on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum DataPath {
+    /// Chosen for each piece by what its source, its check and the machine support.
+    #[default]
+    Auto = 0,
+    /// Reads and writes that bypass the page cache (`O_DIRECT`) into registered buffers, and plain
+    /// sends.
+    Direct = 1,
+    /// From the page cache to the socket without a copy (`sendfile`); uncached data goes through
+    /// buffers.
+    Splice = 2,
+    /// Buffers, and sends without a copy where the device supports them.
+    Zerocopy = 3,
+    /// Plain reads and writes through the page cache.
+    Copy = 4,
+}
+
+impl DataPath {
+    /// Returns the name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            DataPath::Auto => "auto",
+            DataPath::Direct => "direct",
+            DataPath::Splice => "splice",
+            DataPath::Zerocopy => "zerocopy",
+            DataPath::Copy => "copy",
+        }
+    }
+}
+
+/// Algorithm that weighs the senders.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Scheduler {
+    /// Greedy if its plan is optimal, or if the optimum would take long to find; else the optimum.
+    /// The plan names the algorithm that was used.
+    #[default]
+    Auto,
+    /// In proportion to demand and speed, then balanced: the CEP paper's greedy algorithm (section
+    /// 3.2), followed by rounds that move load from busy nodes to idle ones. Linear in the size of
+    /// the plan.
+    Greedy,
+    /// The exact optimum of the paper's linear program, by parametric maximum flow.
+    Lp,
+    /// Equal stripes regardless of speed, as striped `GridFTP` does: a baseline for comparison.
+    Uniform,
+}
+
+impl Scheduler {
+    /// Returns the name on the command line and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Scheduler::Auto => "auto",
+            Scheduler::Greedy => "greedy",
+            Scheduler::Lp => "lp",
+            Scheduler::Uniform => "uniform",
+        }
+    }
+}

@@ -170,6 +170,7 @@ fn the_fields_of_json_are_those_of_the_documents() {
     let documented = code_spans(section);
     let report = json(&run(&mut cep_fast(&["run", "/nowhere", "--json"])));
     same_fields("the report", &report, &documented);
+    assert_eq!(report["scheduler"], "auto", "before a plan, the one asked for");
 
     let operating = read("docs/OPERATING.md");
     let planning = between(&operating, "## Planning", "## Examining a machine");

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Output;
 
@@ -66,6 +67,22 @@ fn a_node_that_dies_and_one_that_slows_down_are_told_of() {
     let simulated = &json(&lost)["simulated"];
     assert_eq!(simulated["state"], "failed", "{simulated}");
     assert_eq!(simulated["error"]["code"], 3);
+    assert!(simulated["ratio"].is_null(), "nothing came near a bound: {simulated}");
+}
+
+/// Regression: eight rows of two milliseconds began with `0.000 s`, and a receiver had everything
+/// after the end.
+#[test]
+fn the_moments_of_a_short_transfer_differ_and_none_is_after_its_end() {
+    let spec = "id s\nwriter a:1 pattern:7 0 0-25165823\nreader c:1 null: 0 0-25165823\n";
+    let told = stdout(&plan(spec, &["--simulate"]));
+    let rows = told.lines().skip_while(|line| !line.starts_with(" at")).skip(1);
+    let moments: BTreeSet<&str> = rows.map(|row| row.split(" s").next().unwrap()).collect();
+    assert_eq!(moments.len(), 16, "{told}");
+    let simulated = &json(&plan(spec, &["--simulate", "--json"]))["simulated"];
+    let last = simulated["events"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["what"], "has everything");
+    assert!(last["seconds"].as_f64() <= simulated["seconds"].as_f64(), "{simulated}");
 }
 
 #[test]

@@ -151,7 +151,7 @@ impl CheckKind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(u8)]
 pub enum DataPath {
-    /// Chosen for each piece by what its source, its check and the machine support.
+    /// From the page cache the pieces that it holds wholly, past it all others.
     #[default]
     Auto = 0,
     /// Reads and writes that bypass the page cache (`O_DIRECT`) into registered buffers, and plain

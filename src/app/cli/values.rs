@@ -66,7 +66,7 @@ impl ValueEnum for DataPath {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         let help = match self {
-            DataPath::Auto => "The fastest path by measurement",
+            DataPath::Auto => "From the page cache what it holds wholly, past it all else",
             DataPath::Direct => "Past the page cache (`O_DIRECT`), into registered buffers",
             DataPath::Splice => {
                 "From the page cache to the socket without a copy; uncached data goes through \

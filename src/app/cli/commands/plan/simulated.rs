@@ -20,6 +20,8 @@ use crate::core::units::{NodeIx, human_bytes, print_rate};
 const ROWS: u32 = 16;
 /// Limit on nodes whose completions are listed one by one; for more, the timeline counts them.
 const ENDS_TOLD_MAX: usize = 8;
+/// Simulations that are shorter have their moments in microseconds.
+const SHORT_SECONDS: f64 = 0.1;
 /// Delay of a packet within one machine room.
 const DELAY: Duration = Duration::from_micros(100);
 
@@ -75,7 +77,7 @@ pub(super) struct SimulationReport {
     seconds: f64,
     /// Lower bound of any schedule at the declared speeds.
     bound_seconds: f64,
-    /// Seconds over the bound.
+    /// Seconds over the bound, of a transfer that completed.
     ratio: Option<f64>,
     /// Bytes that landed, summed over receivers.
     bytes: u64,
@@ -136,7 +138,11 @@ impl SimulationReport {
                 TimelineEntry::Done => "has everything".into(),
                 TimelineEntry::Failed(why) => format!("fails: {why}"),
             };
-            let seconds = moment.since(history.began).as_secs_f64();
+            let mut seconds = moment.since(history.began).as_secs_f64();
+            if *news == TimelineEntry::Done {
+                // A receiver has everything with its last piece, and says so a little later.
+                seconds = seconds.min(forecast.seconds);
+            }
             let node = roster.get(*node).address.to_string();
             events.push(TimelineNote { seconds, node, what, is_end: *news == TimelineEntry::Done });
         }
@@ -160,7 +166,7 @@ impl SimulationReport {
             state: if forecast.error.is_some() { "failed" } else { "complete" },
             seconds: forecast.seconds,
             bound_seconds: plan.bound.seconds,
-            ratio: ratio.is_finite().then_some(ratio),
+            ratio: (forecast.error.is_none() && ratio.is_finite()).then_some(ratio),
             bytes: history.landed_bytes(),
             wasted_bytes: forecast.counts.wasted_bytes,
             stolen_bytes: forecast.counts.stolen_bytes,
@@ -190,6 +196,7 @@ impl SimulationReport {
         ]);
         let ends = self.events.iter().filter(|event| event.is_end).count();
         let told = |event: &&TimelineNote| !event.is_end || ends <= ENDS_TOLD_MAX;
+        let digits = if self.seconds < SHORT_SECONDS { 6 } else { 3 };
         let mut from = 0.0;
         for (at, sample) in self.timeline.iter().enumerate() {
             // Events after the last piece belong to the last row.
@@ -200,11 +207,11 @@ impl SimulationReport {
                 .iter()
                 .filter(within)
                 .filter(told)
-                .map(TimelineNote::in_words)
+                .map(|event| event.in_words(digits))
                 .collect();
             from = until;
             table.add_row([
-                format!("{:.3} s", sample.seconds),
+                format!("{:.digits$} s", sample.seconds),
                 human_bytes(sample.bytes),
                 format!("{:.1} %", sample.bytes as f64 / self.wanted_bytes.max(1) as f64 * 100.0),
                 format!("{:.2}", sample.gbit_per_s),
@@ -241,7 +248,7 @@ impl SimulationReport {
 }
 
 impl TimelineNote {
-    fn in_words(&self) -> String {
-        format!("{:.3} s: {} {}", self.seconds, self.node, self.what)
+    fn in_words(&self, digits: usize) -> String {
+        format!("{:.digits$} s: {} {}", self.seconds, self.node, self.what)
     }
 }

@@ -119,8 +119,8 @@ add rule inet wire in tcp dport != 7000 tcp sport != 7000 meta length > 1000 {wh
 
 /// Returns the number of packets that `on_data` has matched.
 fn hits(lab: &Lab, node: u32) -> u64 {
-    let listed = support::run(lab.shell(node).arg("nft -j list counters"));
-    let listed = json(&listed);
+    let listed = lab.network.shell(node, "nft -j list counters").unwrap();
+    let listed: Value = serde_json::from_str(&listed).unwrap();
     let hits = listed["nftables"]
         .as_array()
         .unwrap()
@@ -137,7 +137,7 @@ fn bytes_that_change_on_the_way_are_caught_and_fetched_again() {
     let single = [1, 2, 3].map(|node| (node, SINGLE_PACKETS));
     let Some(lab) = Lab::changed(3, 1, "200mbit", &single) else { return };
     let bytes = 48 << 20;
-    lab.nft(3, &on_data(CHANGED));
+    lab.network.nft(3, &on_data(CHANGED)).unwrap();
     let output = lab.run(&spec(&[1, 2], &[3], bytes));
     let (report, hits) = (assert_complete(&lab, &output, &[3], bytes), hits(&lab, 3));
     let retries = report["retries"].as_u64().unwrap();
@@ -163,7 +163,8 @@ fn with_losses(percent: u32) {
         return;
     };
     let bytes = 32 << 20;
-    lab.nft(2, &on_data(&format!("numgen random mod 100 < {percent} counter name hits drop")));
+    let losing = on_data(&format!("numgen random mod 100 < {percent} counter name hits drop"));
+    lab.network.nft(2, &losing).unwrap();
     let output = lab.run(&spec(&[1], &[2], bytes));
     assert_complete(&lab, &output, &[2], bytes);
     let (hits, packets) = (hits(&lab, 2), bytes / 1448);
@@ -193,7 +194,7 @@ fn connections_are_reset_every_five_megabytes() {
     let counted = [(1, "sysctl -q net.netfilter.nf_conntrack_acct=1")];
     let Some(lab) = Lab::changed(2, 1, "200mbit", &counted) else { return };
     let bytes = 48 << 20;
-    lab.nft(1, RESETS);
+    lab.network.nft(1, RESETS).unwrap();
     let output = lab.run(&spec(&[1], &[2], bytes));
     assert_complete(&lab, &output, &[2], bytes);
     assert!(hits(&lab, 1) >= bytes / 6_000_000, "the fault did not work: {}", hits(&lab, 1));
@@ -207,9 +208,9 @@ fn with_a_nic_that_flaps(nics: u32) {
     let mut times = 0;
     // The interval is part of the fault; there is no event to wait for.
     while child.try_wait().unwrap().is_none() && times < 60 {
-        lab.ip(2, &["link", "set", "eth0", "down"]);
+        lab.network.fault(2, 0, &["down"]).unwrap();
         std::thread::sleep(Duration::from_millis(200));
-        lab.ip(2, &["link", "set", "eth0", "up"]);
+        lab.network.fault(2, 0, &["up"]).unwrap();
         std::thread::sleep(Duration::from_millis(300));
         times += 1;
     }
@@ -230,14 +231,12 @@ fn the_only_nic_flaps() {
 /// Drops packets from `from` at `node`; the other direction works.
 fn cut(lab: &Lab, node: u32, from: u32) {
     let rule = format!("add rule inet cut in ip saddr 10.200.0.{from} drop\n");
-    lab.nft(
-        node,
-        &format!("add table inet cut\nadd chain inet cut in {{ type filter hook input priority 0; }}\n{rule}"),
-    );
+    let chain = "add chain inet cut in { type filter hook input priority 0; }";
+    lab.network.nft(node, &format!("add table inet cut\n{chain}\n{rule}")).unwrap();
 }
 
 fn heal(lab: &Lab, node: u32) {
-    lab.nft(node, "delete table inet cut\n");
+    lab.network.nft(node, "delete table inet cut\n").unwrap();
 }
 
 /// Directions between sender and receiver that can fail: the node that receives nothing, and its

@@ -118,11 +118,17 @@ const ARROWS: [(&str, &[&str]); 34] = [
 ];
 
 /// The crates under this one; like a module, each is named by those who may use it.
-const CRATES: [&str; 5] = ["ring", "affinity", "crc", "random", "svg"];
+const CRATES: [&str; 6] = ["ring", "affinity", "crc", "random", "svg", "netlab"];
 
 /// Crates that each of them may use. None knows of the program.
-const SMALL: [(&str, &[&str]); 5] =
-    [("ring", &["random"]), ("affinity", &[]), ("crc", &[]), ("random", &[]), ("svg", &[])];
+const SMALL: [(&str, &[&str]); 6] = [
+    ("ring", &["random"]),
+    ("affinity", &[]),
+    ("crc", &[]),
+    ("random", &[]),
+    ("svg", &[]),
+    ("netlab", &[]),
+];
 
 /// Folder of code that the simulator runs: time, randomness, buffers and results are arguments.
 const PURE: &str = "src/core/";

@@ -61,7 +61,7 @@ fn every_nic_carries_its_part_and_one_that_dies_costs_only_itself() {
     }
     // 192 MiB over three such links take 2.7 s; the NIC dies while pieces are in flight on it.
     let output =
-        lab.while_it_moves(&spec(192 << 20), |lab| lab.ip(2, &["link", "set", "eth1", "down"]));
+        lab.while_it_moves(&spec(192 << 20), |lab| lab.network.fault(2, 1, &["down"]).unwrap());
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert!(fs::read(lab.path("copy")).unwrap() == pattern(5, 0, 192 << 20));
 }
@@ -74,12 +74,12 @@ fn the_nic_of_the_control_address_dies_at_a_receiver_and_at_a_sender_and_nothing
         "id control\nwriter 10.200.0.1:7000 pattern:5 0 0-{0}\nreader 10.200.0.2:7000 file:///copy 0 0-{0}\n",
         bytes - 1
     );
-    let output = lab.while_it_moves(&spec, |lab| lab.ip(2, &["link", "set", "eth0", "down"]));
+    let output = lab.while_it_moves(&spec, |lab| lab.network.fault(2, 0, &["down"]).unwrap());
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert!(fs::read(lab.path("copy")).unwrap() == pattern(5, 0, bytes));
-    lab.ip(2, &["link", "set", "eth0", "up"]);
+    lab.network.fault(2, 0, &["up"]).unwrap();
     // The sender's NIC falls silent, as behind a switch that lost its power.
-    let output = lab.while_it_moves(&spec, |lab| lab.nft(1, SILENCE));
+    let output = lab.while_it_moves(&spec, |lab| lab.network.nft(1, SILENCE).unwrap());
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert!(fs::read(lab.path("copy")).unwrap() == pattern(5, 0, bytes));
 }

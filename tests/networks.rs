@@ -65,7 +65,7 @@ fn names_the_data_address(output: &Output) -> bool {
 fn a_firewall_that_lets_only_the_control_port_through_is_named_by_the_data_address_that_it_closes()
 {
     let Some(lab) = Lab::up(2, 1, "1gbit") else { return };
-    lab.nft(1, CONTROL_ONLY);
+    lab.network.nft(1, CONTROL_ONLY).unwrap();
     let began = Instant::now();
     let output = lab.run(&rows(1));
     assert_eq!(code(&output), 3, "{}", stderr(&output));
@@ -137,7 +137,7 @@ ip route add default via {net}.254 dev eth{nic} table 10{nic}"
     };
     let (first, second) = (change(1), change(2));
     let Some(lab) = Lab::changed(2, 3, "200mbit", &[(1, &first), (2, &second)]) else { return };
-    lab.at_the_switch(CROSSED);
+    lab.network.shell_at_the_switch(CROSSED).unwrap();
     let report = completed(&lab, 96);
     for nic in [1, 2] {
         let (lost, usual) =
@@ -169,10 +169,10 @@ fn a_rail_that_carried_nothing_is_named_with_its_nic_its_peer_and_the_cause() {
         assert_eq!(moved(report, 1)[1], 0, "{report}");
         said.to_owned()
     };
-    lab.nft(1, CUT);
+    lab.network.nft(1, CUT).unwrap();
     let said = cause(&completed(&lab, 64));
     assert!(said.contains("no connection for ") && said.contains("data ports"), "{said}");
-    lab.nft(1, REJECTED);
+    lab.network.nft(1, REJECTED).unwrap();
     let said = cause(&completed(&lab, 64));
     assert!(said.contains("Connection refused"), "{said}");
 }
@@ -182,8 +182,8 @@ fn a_nic_whose_address_changes_is_opened_anew_for_the_next_transfer() {
     let Some(lab) = Lab::up(2, 2, "200mbit") else { return };
     completed(&lab, 1);
     for (node, address) in [(1, "10.201.0.91/24"), (2, "10.201.0.92/24")] {
-        lab.ip(node, &["address", "flush", "dev", "eth1"]);
-        lab.ip(node, &["address", "add", address, "dev", "eth1"]);
+        let change = format!("ip address flush dev eth1; ip address add {address} dev eth1");
+        lab.network.shell(node, &change).unwrap();
     }
     let report = completed(&lab, 32);
     assert!(warnings(&report).is_empty() && lost_seconds(&report) < 0.9, "{report}");
@@ -205,7 +205,7 @@ add rule inet hole in meta l4proto tcp meta length > 1200 drop
 fn a_hole_in_the_path_mtu_of_the_only_rail_is_named_and_its_remedy_mends_it() {
     let single = "ethtool -K eth0 tso off gso off gro off";
     let Some(lab) = Lab::changed(2, 1, "200mbit", &[(1, single), (2, single)]) else { return };
-    lab.nft(2, HOLE);
+    lab.network.nft(2, HOLE).unwrap();
     let output = support::end_of(lab.start_with(&rows(4), &["--stall-timeout", "4s"]));
     assert!([3, 7].contains(&code(&output)), "{}", stderr(&output));
     let report = json(&output);
@@ -215,7 +215,7 @@ fn a_hole_in_the_path_mtu_of_the_only_rail_is_named_and_its_remedy_mends_it() {
     };
     assert!(warnings(&report).iter().any(named), "{report}");
     let probing = "sysctl -qw net.ipv4.tcp_mtu_probing=1";
-    assert_eq!(code(&support::run(lab.shell(1).arg(probing))), 0);
+    lab.network.shell(1, probing).unwrap();
     completed(&lab, 4);
 }
 
@@ -234,7 +234,7 @@ fn run_with_hosts(lab: &Lab, writer: &str, hosts: &str) -> Output {
     );
     let inside =
         format!("unshare --mount sh -ec 'mount --bind {} /etc/hosts; {run}'", hosts.display());
-    support::run(lab.shell(0).arg(inside))
+    support::run(lab.network.command(0, "sh").args(["-ec", &inside]))
 }
 
 #[test]

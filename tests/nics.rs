@@ -88,7 +88,11 @@ fn doctor_tries_every_pair_of_rails_and_names_the_nic_that_did_not_carry_its_own
         assert!(rate > 0.01 && rate < 0.25, "{pair}");
     }
     // A NIC that is cut off silently.
-    lab.nft(2, "add table inet cut\nadd chain inet cut in { type filter hook input priority 0; }\nadd rule inet cut in iifname eth1 drop\n");
+    let rules = "add table inet cut
+add chain inet cut in { type filter hook input priority 0; }
+add rule inet cut in iifname eth1 drop
+";
+    lab.network.nft(2, rules).unwrap();
     let (status, found, _) = doctor("10.200.0.2:7000");
     let dead =
         |finding: &&Value| finding["found"].as_str().unwrap().starts_with("it carried nothing");

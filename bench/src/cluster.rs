@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use netlab::{LabScript, NetworkLab};
 use serde_json::Value;
 
 use crate::lab::WorkDir;
@@ -13,14 +14,12 @@ use crate::process::{self, EndedProcess, RunningProcess};
 
 /// The port of every daemon.
 const PORT: u16 = 7000;
-/// Prefix of the labs' names, which end with the number of the owning process.
+/// Prefix of the labs' names.
 const NAME_PREFIX: &str = "bench";
-/// Exit status of netlab where namespaces are not permitted, and of a benchmark that needs them.
-pub(crate) const SKIPPED: i32 = 77;
 
 /// Programs for a cluster.
 pub(crate) struct LabTools {
-    pub(crate) netlab: PathBuf,
+    pub(crate) netlab: LabScript,
     pub(crate) cep_fast: PathBuf,
 }
 
@@ -31,16 +30,7 @@ impl LabTools {
     /// A program is missing.
     pub(crate) fn forbidden(&self) -> Result<Option<String>> {
         ensure!(self.cep_fast.is_file(), "no {} (cargo build --release)", self.cep_fast.display());
-        let output = Command::new(&self.netlab).arg("check").output();
-        let output = output.with_context(|| {
-            format!("cannot run {}; name it with --netlab", self.netlab.display())
-        })?;
-        let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        match output.status.code() {
-            Some(0) => Ok(None),
-            Some(SKIPPED) => Ok(Some(complaint)),
-            _ => bail!("netlab check ended with {}: {complaint}", output.status),
-        }
+        self.netlab.obstacle().context("name the script with --netlab")
     }
 }
 
@@ -48,7 +38,7 @@ impl LabTools {
 pub(crate) struct LabCluster<'a> {
     lab: &'a WorkDir,
     tools: &'a LabTools,
-    name: String,
+    network: NetworkLab,
     nodes: u32,
     /// Rate of each NIC of a node; where nodes differ, the fastest one's.
     rates_mbit: Vec<u32>,
@@ -92,10 +82,10 @@ impl<'a> LabCluster<'a> {
         rates_mbit: Vec<u32>,
         rates: &[&str],
     ) -> Result<LabCluster<'a>> {
-        remove_left_over(tools)?;
-        let name = format!("{NAME_PREFIX}{}", std::process::id());
-        let mut cluster = LabCluster { lab, tools, name, nodes, rates_mbit, daemons: Vec::new() };
-        cluster.netlab(&[&["up", &cluster.name, "--nodes", &nodes.to_string()], rates].concat())?;
+        let count = nodes.to_string();
+        let network = tools.netlab.up(NAME_PREFIX, &[&["--nodes", &count], rates].concat())?;
+        let mut cluster =
+            LabCluster { lab, tools, network, nodes, rates_mbit, daemons: Vec::new() };
         if !lab.path("key").exists() {
             let mut keygen = process::command(&tools.cep_fast);
             keygen.arg("keygen").arg(lab.path("key"));
@@ -134,9 +124,7 @@ impl<'a> LabCluster<'a> {
 
     /// Returns a command that runs inside a node.
     pub(crate) fn command(&self, node: u32, program: impl AsRef<Path>) -> Command {
-        let mut command = process::command(&self.tools.netlab);
-        command.args(["exec", &self.name, &node.to_string()]).arg(program.as_ref());
-        command
+        process::owned(&self.network.command(node, program.as_ref()))
     }
 
     /// Starts a transfer of the program, with its master in node 0. `name` is the unique name of
@@ -171,8 +159,7 @@ impl<'a> LabCluster<'a> {
 
     /// Runs `netlab fault`; `fault` are the arguments after the NIC.
     pub(crate) fn fault(&self, node: u32, nic: usize, fault: &[&str]) -> Result<()> {
-        let (node, nic) = (node.to_string(), format!("eth{nic}"));
-        self.netlab(&[&["fault", &self.name, &node, &nic], fault].concat())
+        Ok(self.network.fault(node, nic, fault)?)
     }
 
     /// Returns the bytes that each NIC of a node has received so far.
@@ -183,42 +170,13 @@ impl<'a> LabCluster<'a> {
             .with_context(|| format!("no {table}: the daemon is gone"))?;
         (0..self.rates_mbit.len()).map(|nic| received(&table, nic)).collect()
     }
-
-    fn netlab(&self, arguments: &[&str]) -> Result<()> {
-        netlab(self.tools, arguments).map(drop)
-    }
 }
 
 impl Drop for LabCluster<'_> {
-    /// The next benchmark removes what cannot be removed now.
+    /// The network goes after its processes.
     fn drop(&mut self) {
         self.daemons.clear();
-        let _ = self.netlab(&["down", &self.name]);
     }
-}
-
-/// Runs netlab, and returns its output.
-fn netlab(tools: &LabTools, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(&tools.netlab).args(arguments).output()?;
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "netlab {} ended with {}: {complaint}",
-        arguments.join(" "),
-        output.status
-    );
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-/// Removes the labs of benchmarks that were killed.
-fn remove_left_over(tools: &LabTools) -> Result<()> {
-    for name in netlab(tools, &["list"])?.lines() {
-        let owner = name.strip_prefix(NAME_PREFIX).and_then(|owner| owner.parse::<u32>().ok());
-        if owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists()) {
-            netlab(tools, &["down", name])?;
-        }
-    }
-    Ok(())
 }
 
 /// Returns the address of a node's daemon, in the form of rows and `--listen`.
@@ -226,9 +184,9 @@ pub(crate) fn address(node: u32) -> String {
     format!("{}:{PORT}", host(node))
 }
 
-/// Returns the address of a node's first NIC, as `tools/netlab` assigns it.
+/// Returns the address of a node's first NIC.
 pub(crate) fn host(node: u32) -> String {
-    format!("10.200.0.{}", if node == 0 { 254 } else { node })
+    netlab::address(node, 0).to_string()
 }
 
 /// Formats rates for netlab.

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use netlab::LabScript;
 use serde::Serialize;
 
-use crate::cluster::{LabTools, SKIPPED};
+use crate::cluster::LabTools;
 
 /// Program under test, and output of results.
 #[derive(Args)]
@@ -56,10 +57,11 @@ impl LabOptions {
     /// labs are not permitted.
     #[allow(clippy::print_stderr, reason = "why nothing is measured goes there")]
     pub(crate) fn tools(&self) -> Result<LabTools> {
-        let tools = LabTools { netlab: self.netlab.clone(), cep_fast: self.common.program()? };
+        let tools =
+            LabTools { netlab: LabScript::at(&self.netlab), cep_fast: self.common.program()? };
         if let Some(reason) = tools.forbidden()? {
             eprintln!("skipped: {reason}");
-            std::process::exit(SKIPPED);
+            std::process::exit(netlab::SKIPPED);
         }
         adopt_orphans()?;
         Ok(tools)

@@ -36,6 +36,13 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// Like [`command`], for a command line of another's making.
+pub(crate) fn owned(other: &Command) -> Command {
+    let mut command = command(other.get_program());
+    command.args(other.get_args());
+    command
+}
+
 /// A process that was started and has not been waited for.
 pub(crate) struct RunningProcess {
     name: String,

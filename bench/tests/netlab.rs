@@ -3,93 +3,43 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
-use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Command, Output};
-use std::thread;
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, setns};
+use netlab::{LabScript, NetworkLab, address};
 
-/// A lab that goes with the test.
-struct Lab(String);
-
-impl Lab {
-    /// A lab of these options; `None` where that is not permitted.
-    fn up(letter: char, options: &[&str]) -> Option<Lab> {
-        let check = netlab(&["check"]);
-        if check.status.code() == Some(77) {
-            eprintln!("skipped: {}", String::from_utf8_lossy(&check.stderr));
-            return None;
-        }
-        let lab = Lab(format!("{letter}{}", std::process::id()));
-        good(netlab(&[&["up", &lab.0], options].concat()));
-        Some(lab)
+/// Creates a lab of these options; `None` where that is not permitted.
+fn up(options: &[&str]) -> Option<NetworkLab> {
+    let script = LabScript::of_repository();
+    if let Some(obstacle) = script.obstacle().unwrap() {
+        eprintln!("skipped: {obstacle}");
+        return None;
     }
-
-    fn fault(&self, fault: &[&str]) -> Output {
-        netlab(&[&["fault", &self.0, "2", "eth1"], fault].concat())
-    }
-
-    /// The rates of a node's NICs, as tc prints them.
-    fn rates(&self, node: u32) -> Vec<String> {
-        let output = Command::new("tc")
-            .args(["-n", &format!("{}-n{node}", self.0), "qdisc", "show"])
-            .output();
-        let text = String::from_utf8(good(output.unwrap()).stdout).unwrap();
-        let after = |line: &str| Some(line.split_once(" rate ")?.1.split(' ').next()?.to_owned());
-        text.lines().filter(|line| line.contains(" tbf ")).filter_map(after).collect()
-    }
-
-    /// Does something inside a node: a socket belongs to the namespace that it was made in.
-    fn inside<T: Send>(&self, node: u32, work: impl FnOnce() -> T + Send) -> T {
-        let namespace = File::open(format!("/run/netns/{}-n{node}", self.0)).unwrap();
-        let enter = || {
-            setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
-            work()
-        };
-        thread::scope(|scope| scope.spawn(enter).join().unwrap())
-    }
-
-    /// A connection over NIC 1, from node 1 to node 2; `None` where node 2 is silent.
-    fn connection(&self) -> Option<(TcpStream, TcpStream)> {
-        let listener = self.inside(2, || TcpListener::bind("10.201.0.2:0")).unwrap();
-        let address = listener.local_addr().unwrap();
-        let stream =
-            self.inside(1, || TcpStream::connect_timeout(&address, Duration::from_secs(1))).ok()?;
-        Some((stream, listener.accept().unwrap().0))
-    }
+    Some(script.up("n", options).unwrap())
 }
 
-impl Drop for Lab {
-    fn drop(&mut self) {
-        netlab(&["down", &self.0]);
-    }
-}
-
-fn netlab(arguments: &[&str]) -> Output {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/netlab");
-    Command::new(script).args(arguments).output().unwrap()
-}
-
-fn good(output: Output) -> Output {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    output
+/// Returns a connection over NIC 1, from node 1 to node 2; `None` where node 2 is silent.
+fn connection(lab: &NetworkLab) -> Option<(TcpStream, TcpStream)> {
+    let bind = || TcpListener::bind((address(2, 1), 0)).unwrap();
+    let listener = lab.inside(2, bind).unwrap();
+    let address = listener.local_addr().unwrap();
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_secs(1));
+    let stream = lab.inside(1, connect).unwrap().ok()?;
+    Some((stream, listener.accept().unwrap().0))
 }
 
 #[test]
 fn rates_are_of_nics_or_of_nodes() {
-    let Some(lab) = Lab::up('r', &["--nodes", "2", "--rates", "1gbit,250mbit,100mbit"]) else {
+    let Some(lab) = up(&["--nodes", "2", "--rates", "1gbit,250mbit,100mbit"]) else {
         return;
     };
-    assert_eq!(lab.rates(1), ["1Gbit", "250Mbit", "100Mbit"]);
-    assert_eq!(lab.rates(2), lab.rates(1));
-    assert!(lab.rates(0).is_empty(), "the master's NICs are not shaped");
-    good(netlab(&["up", &lab.0, "--node-rates", "1gbit,100mbit", "--nics", "2"]));
+    assert_eq!(lab.rates(1).unwrap(), ["1Gbit", "250Mbit", "100Mbit"]);
+    assert_eq!(lab.rates(2).unwrap(), lab.rates(1).unwrap());
+    assert!(lab.rates(0).unwrap().is_empty(), "the master's NICs are not shaped");
+    lab.lay_out(&["--node-rates", "1gbit,100mbit", "--nics", "2"]).unwrap();
     assert_eq!(
-        (lab.rates(1), lab.rates(2)),
+        (lab.rates(1).unwrap(), lab.rates(2).unwrap()),
         (vec!["1Gbit".to_owned(); 2], vec!["100Mbit".to_owned(); 2])
     );
     for wrong in [
@@ -97,39 +47,36 @@ fn rates_are_of_nics_or_of_nodes() {
         ["--rate", "1gbit", "--rates", "1gbit"],
         ["--rate", "5", "--nics", "1"],
     ] {
-        assert!(
-            !netlab(&[&["up", &lab.0, "--nodes", "1"], &wrong[..]].concat()).status.success(),
-            "{wrong:?}"
-        );
+        assert!(lab.lay_out(&[&["--nodes", "1"], &wrong[..]].concat()).is_err(), "{wrong:?}");
     }
 }
 
 #[test]
 fn a_fault_is_felt_and_healed() {
-    let Some(lab) = Lab::up('f', &["--nodes", "2", "--rate", "1gbit", "--nics", "2"]) else {
+    let Some(lab) = up(&["--nodes", "2", "--rate", "1gbit", "--nics", "2"]) else {
         return;
     };
     for fault in ["down", "drop"] {
-        assert!(lab.connection().is_some());
-        good(lab.fault(&[fault]));
-        assert!(lab.connection().is_none(), "{fault}");
-        good(lab.fault(&["heal"]));
+        assert!(connection(&lab).is_some());
+        lab.fault(2, 1, &[fault]).unwrap();
+        assert!(connection(&lab).is_none(), "{fault}");
+        lab.fault(2, 1, &["heal"]).unwrap();
     }
-    let (mut from, mut to) = lab.connection().unwrap();
-    good(lab.fault(&["reset"]));
+    let (mut from, mut to) = connection(&lab).unwrap();
+    lab.fault(2, 1, &["reset"]).unwrap();
     // Written bytes are answered with a reset, which both ends see.
     from.write_all(b"any").unwrap();
     assert_eq!(from.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     to.write_all(b"any").unwrap();
     assert_eq!(to.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
-    assert!(lab.connection().is_none());
-    good(lab.fault(&["heal"]));
-    assert!(lab.connection().is_some());
-    good(lab.fault(&["rate", "100mbit"]));
-    assert_eq!(lab.rates(2), ["1Gbit", "100Mbit"]);
-    good(lab.fault(&["heal"]));
-    assert_eq!(lab.rates(2), ["1Gbit", "1Gbit"]);
+    assert!(connection(&lab).is_none());
+    lab.fault(2, 1, &["heal"]).unwrap();
+    assert!(connection(&lab).is_some());
+    lab.fault(2, 1, &["rate", "100mbit"]).unwrap();
+    assert_eq!(lab.rates(2).unwrap(), ["1Gbit", "100Mbit"]);
+    lab.fault(2, 1, &["heal"]).unwrap();
+    assert_eq!(lab.rates(2).unwrap(), ["1Gbit", "1Gbit"]);
     for wrong in [&["burn"][..], &["rate"], &["rate", "fast"]] {
-        assert!(!lab.fault(wrong).status.success(), "{wrong:?}");
+        assert!(lab.fault(2, 1, wrong).is_err(), "{wrong:?}");
     }
 }

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders with sources that a release is made of, and their benchmarks.
-pub(crate) const PATHS: [&str; 7] = ["src", "ring", "affinity", "crc", "random", "svg", "bench"];
+pub(crate) const PATHS: [&str; 8] =
+    ["src", "ring", "affinity", "crc", "random", "svg", "netlab", "bench"];
 
 /// One file: its path below the workspace and its text.
 pub(crate) struct Source {

@@ -3,22 +3,18 @@
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
+use netlab::{LabScript, NetworkLab, address};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{PROGRAM, cep_fast, code, end_of, folder, ready_address, run, stderr};
-
-fn netlab() -> Command {
-    Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/netlab"))
-}
+use super::{PROGRAM, cep_fast, code, end_of, folder, ready_address, run};
 
 /// A lab that is removed with the test.
 pub(crate) struct Lab {
-    pub(crate) name: String,
+    pub(crate) network: NetworkLab,
     daemons: Vec<Child>,
     pub(crate) folder: tempfile::TempDir,
 }
@@ -38,30 +34,17 @@ impl Lab {
         rate: &str,
         changes: &[(u32, &str)],
     ) -> Option<Lab> {
-        let check = run(netlab().arg("check"));
-        if code(&check) == 77 {
-            eprintln!("skipped: {}", stderr(&check));
+        let script = LabScript::of_repository();
+        if let Some(obstacle) = script.obstacle().unwrap() {
+            eprintln!("skipped: {obstacle}");
             return None;
         }
-        // Tests of one file run concurrently.
-        static LABS: AtomicU32 = AtomicU32::new(0);
-        let name = format!("t{}x{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let (nodes_text, nics_text) = (nodes.to_string(), nics.to_string());
-        let up = run(netlab().args([
-            "up",
-            &name,
-            "--nodes",
-            &nodes_text,
-            "--nics",
-            &nics_text,
-            "--rate",
-            rate,
-        ]));
-        assert_eq!(code(&up), 0, "{}", stderr(&up));
-        let mut lab = Lab { name, daemons: Vec::new(), folder: folder() };
+        let options = ["--nodes", &nodes_text, "--nics", &nics_text, "--rate", rate];
+        let network = script.up("t", &options).unwrap();
+        let mut lab = Lab { network, daemons: Vec::new(), folder: folder() };
         for (node, change) in changes {
-            let changed = run(lab.shell(*node).arg(change));
-            assert_eq!(code(&changed), 0, "{change}: {}", stderr(&changed));
+            lab.network.shell(*node, change).unwrap();
         }
         let key = lab.path("key");
         assert_eq!(code(&run(&mut cep_fast(&["keygen", key.to_str().unwrap()]))), 0);
@@ -75,7 +58,7 @@ impl Lab {
     fn daemon(&self, node: u32) -> Child {
         let mut command = self.inside(node);
         command
-            .args(["node", "--listen", &format!("10.200.0.{node}:7000"), "--root"])
+            .args(["node", "--listen", &format!("{}:7000", address(node, 0)), "--root"])
             .arg(self.folder.path());
         let mut child =
             command.arg("--key-file").arg(self.path("key")).stdout(Stdio::piped()).spawn().unwrap();
@@ -93,31 +76,15 @@ impl Lab {
         self.folder.path().join(name)
     }
 
-    /// Returns a command that runs the following command line inside a node.
-    pub(crate) fn shell(&self, node: u32) -> Command {
-        let mut command = netlab();
-        command.args(["exec", &self.name, &node.to_string(), "sh", "-ec"]);
-        command
-    }
-
     /// Returns a command of the program inside a node.
     pub(crate) fn inside(&self, node: u32) -> Command {
-        let mut command = netlab();
-        command.args(["exec", &self.name, &node.to_string(), PROGRAM]);
-        command
-    }
-
-    /// Runs a command line in the namespace of the switches, which can be a router, too.
-    pub(crate) fn at_the_switch(&self, what: &str) {
-        let switch = format!("{}-sw", self.name);
-        let done = run(Command::new("ip").args(["netns", "exec", &switch, "sh", "-ec", what]));
-        assert_eq!(code(&done), 0, "{what}: {}", stderr(&done));
+        self.network.command(node, PROGRAM)
     }
 
     /// Joins the switches of the first two rails into one network.
     pub(crate) fn join_switches(&self) {
         let join = "ip link add join0 type veth peer name join1; for i in 0 1; do ip link set join$i master br$i up; done";
-        self.at_the_switch(join);
+        self.network.shell_at_the_switch(join).unwrap();
     }
 
     pub(crate) fn start(&self, spec: &str) -> Child {
@@ -154,24 +121,6 @@ impl Lab {
         end_of(child)
     }
 
-    /// Runs `ip` on the NICs of a node.
-    pub(crate) fn ip(&self, node: u32, what: &[&str]) {
-        let namespace = format!("{}-n{node}", self.name);
-        assert!(
-            Command::new("ip").args(["-n", &namespace]).args(what).status().unwrap().success(),
-            "{what:?}"
-        );
-    }
-
-    /// Gives a node's firewall rules, one to a line.
-    pub(crate) fn nft(&self, node: u32, rules: &str) {
-        let mut nft = netlab();
-        nft.args(["exec", &self.name, &node.to_string(), "nft", "-f", "-"]).stdin(Stdio::piped());
-        let mut nft = nft.spawn().unwrap();
-        std::io::Write::write_all(&mut nft.stdin.take().unwrap(), rules.as_bytes()).unwrap();
-        assert!(nft.wait().unwrap().success(), "{rules}");
-    }
-
     pub(crate) fn run(&self, spec: &str) -> Output {
         end_of(self.start(spec))
     }
@@ -189,7 +138,5 @@ impl Drop for Lab {
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
-        // This also ends processes inside the lab.
-        let _ = netlab().args(["down", &self.name]).status();
     }
 }

@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use netlab::address;
 use serde_json::Value;
 
 use crate::cluster::LabCluster;
@@ -84,7 +85,7 @@ fn server(cluster: &LabCluster, nic: usize, wrapper: &[&str]) -> Result<RunningP
     command.args(["-s", "-1", "--forceflush", "-p", PORT]);
     // Further connections of MPTCP come to the other addresses.
     if wrapper.is_empty() {
-        command.args(["-B", &address(RECEIVER, nic)]);
+        command.args(["-B", &address(RECEIVER, nic).to_string()]);
     }
     let server = cluster.lab().start(&format!("iperf3-server{nic}"), command)?;
     server.until_says("listening")?;
@@ -100,9 +101,9 @@ fn client(
     let mut command = iperf(cluster, SENDER, wrapper);
     command.args([
         "-c",
-        &address(RECEIVER, nic),
+        &address(RECEIVER, nic).to_string(),
         "-B",
-        &address(SENDER, nic),
+        &address(SENDER, nic).to_string(),
         "-p",
         PORT,
         "-l",
@@ -141,9 +142,4 @@ pub(super) fn inside(cluster: &LabCluster, node: u32, script: &str) -> Result<()
     shell.args(["-c", script]);
     cluster.lab().start("shell", shell)?.finish()?;
     Ok(())
-}
-
-/// Returns the address of a node's NIC, as `tools/netlab` assigns it.
-fn address(node: u32, nic: usize) -> String {
-    format!("10.{}.0.{node}", 200 + nic)
 }

@@ -10,6 +10,7 @@ mod cluster;
 mod contenders;
 mod counting;
 mod figures;
+mod frozen;
 mod kills;
 mod lab;
 mod loopback;
@@ -64,6 +65,8 @@ enum BenchCommand {
     /// Thousands of small transfers against the same daemons, whose memory, descriptors and threads
     /// must stay level.
     Soak(soak::SoakOptions),
+    /// A transfer beside another one whose destination is on a frozen file system. Needs root.
+    Frozen(frozen::FrozenOptions),
     /// One end of the raw limit.
     #[command(hide = true)]
     RawEnd(raw::EndArgs),
@@ -124,6 +127,7 @@ fn main() -> Result<()> {
         BenchCommand::Figures(options) => figures::run(&options),
         BenchCommand::Kills(options) => kills::run(&options),
         BenchCommand::Soak(options) => soak::run(&options),
+        BenchCommand::Frozen(options) => frozen::run(&options),
         BenchCommand::RawEnd(end) => end.run(),
     }
 }

@@ -33,6 +33,9 @@ pub struct RingConfig<'a> {
     /// Number of files that the kernel looks up once, not at each operation. More may be
     /// registered.
     pub files: u32,
+    /// Number of operations on files that may block at once. Each blocks a thread of the kernel,
+    /// which has few of them for a ring unless it is told: four for each CPU.
+    pub blocking: u32,
     /// Pools to register as fixed buffers: those used most. Slots of others work, too.
     pub pools: &'a [&'a SlotPool],
 }
@@ -90,6 +93,7 @@ impl Uring {
         let (mut ring, mode) = setup::build(config.entries.next_power_of_two(), completions)?;
         // Saves the lookup of the ring's descriptor at every call; the ring also works without it.
         let _ = ring.submitter().register_ring_fd();
+        allow_blocking(&ring, config.blocking);
         let files_fixed =
             ring.submitter().register_files_sparse(config.files).map_or(0, |()| config.files);
         let (registered, registration_error) = register_pools(&mut ring, config.pools);
@@ -489,6 +493,17 @@ impl Drop for Uring {
 }
 
 /// Registers each pool as one fixed buffer. Returns all of them, or none and the error.
+/// Lets as many operations on files block as the caller asks for. A file system that hangs would
+/// take all threads of the ring otherwise, and stop the operations on every other one.
+fn allow_blocking(ring: &IoUring, blocking: u32) {
+    // Zero asks for the limit and leaves it. A kernel that does not know the call keeps its own.
+    let mut limits = [0, 0];
+    let found = ring.submitter().register_iowq_max_workers(&mut limits);
+    if found.is_ok() && limits[0] < blocking {
+        let _ = ring.submitter().register_iowq_max_workers(&mut [blocking, 0]);
+    }
+}
+
 fn register_pools(
     ring: &mut IoUring,
     pools: &[&SlotPool],
@@ -567,7 +582,8 @@ mod tests {
 
     #[test]
     fn a_file_that_could_not_be_closed_is_closed_by_the_next_wait() {
-        let Ok(mut io) = Uring::new(&RingConfig { entries: 4, files: 1, pools: &[] }) else {
+        let Ok(mut io) = Uring::new(&RingConfig { entries: 4, files: 1, blocking: 0, pools: &[] })
+        else {
             return;
         };
         let (ours, mut theirs) = UnixStream::pair().unwrap();

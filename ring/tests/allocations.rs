@@ -49,7 +49,8 @@ fn a_running_ring_allocates_nothing() {
         return;
     }
     let pool = SlotPool::new(4, 4096).unwrap();
-    let mut io = Uring::new(&RingConfig { entries: 8, files: 4, pools: &[&pool] }).unwrap();
+    let mut io =
+        Uring::new(&RingConfig { entries: 8, files: 4, blocking: 0, pools: &[&pool] }).unwrap();
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&[1; 4096]).unwrap();
     let file = io.register(file.into()).unwrap();
@@ -77,7 +78,9 @@ fn a_ring_that_has_ended_holds_nothing() {
     let pool = SlotPool::new(4, 4096).unwrap();
     let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let once = |in_flight: bool| {
-        let mut io = Uring::new(&RingConfig { entries: 300, files: 100, pools: &[&pool] }).unwrap();
+        let mut io =
+            Uring::new(&RingConfig { entries: 300, files: 100, blocking: 0, pools: &[&pool] })
+                .unwrap();
         let file = io.register(ours.try_clone().unwrap().into()).unwrap();
         if in_flight {
             io.submit(

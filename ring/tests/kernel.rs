@@ -84,7 +84,9 @@ fn a_refused_registration_leaves_a_ring_that_works() {
     // changed.
     let pool = SlotPool::new(1, 4096).unwrap();
     let pools = vec![&pool; (1 << 14) + 1];
-    let mut io = Uring::new(&RingConfig { entries: ENTRIES, files: FILES, pools: &pools }).unwrap();
+    let mut io =
+        Uring::new(&RingConfig { entries: ENTRIES, files: FILES, blocking: 0, pools: &pools })
+            .unwrap();
     assert!(!io.registered());
     assert_eq!(io.registration_error(), Some(Errno::EINVAL));
     let bytes = pattern(1000);
@@ -106,7 +108,8 @@ fn a_ring_without_a_table_of_files_uses_descriptors() {
     }
     // More files than the kernel's table may have; ours has room all the same.
     let mut io =
-        Uring::new(&RingConfig { entries: ENTRIES, files: (1 << 20) + 1, pools: &[] }).unwrap();
+        Uring::new(&RingConfig { entries: ENTRIES, files: (1 << 20) + 1, blocking: 0, pools: &[] })
+            .unwrap();
     let pool = SlotPool::new(1, 4096).unwrap();
     let file = io.register(file_with(b"bytes")).unwrap();
     io.submit(
@@ -123,7 +126,7 @@ fn a_ring_without_a_table_of_files_uses_descriptors() {
 fn sizes_out_of_bounds_are_errors() {
     for entries in [0, u32::MAX] {
         assert!(
-            Uring::new(&RingConfig { entries, files: 1, pools: &[] }).is_err(),
+            Uring::new(&RingConfig { entries, files: 1, blocking: 0, pools: &[] }).is_err(),
             "{entries} entries"
         );
     }

@@ -84,8 +84,13 @@ fn a_socket_that_sends_a_file_receives_as_before() {
         // Without the kernel's table of files, which notes the mode of a socket when it is
         // registered: more than it takes.
         let pool = SlotPool::new(2, 4096).unwrap();
-        let mut io =
-            Uring::new(&RingConfig { entries: 16, files: (1 << 20) + 1, pools: &[&pool] }).unwrap();
+        let mut io = Uring::new(&RingConfig {
+            entries: 16,
+            files: (1 << 20) + 1,
+            blocking: 0,
+            pools: &[&pool],
+        })
+        .unwrap();
         receives_as_before("without a table", &mut io, &pool);
     }
 }

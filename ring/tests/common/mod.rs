@@ -35,7 +35,7 @@ pub(crate) fn on_each_ring(body: impl Fn(&str, &mut dyn RingIo, &SlotPool)) {
 }
 
 pub(crate) fn uring(pools: &[&SlotPool]) -> Uring {
-    Uring::new(&RingConfig { entries: ENTRIES, files: FILES, pools }).unwrap()
+    Uring::new(&RingConfig { entries: ENTRIES, files: FILES, blocking: 0, pools }).unwrap()
 }
 
 pub(crate) const ENTRIES: u32 = 16;

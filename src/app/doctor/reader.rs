@@ -146,11 +146,10 @@ fn io_uring(locked_bytes: u64) -> Result<IoUring, RingObstacle> {
     }
     // Recent kernels count the queues of a ring as locked memory, so a small ring may be allowed
     // where a rail's is not.
-    Uring::new(&RingConfig { entries: RAIL_ENTRIES, files: RAIL_FILES, pools: &[] }).map_err(
-        |error| {
-            obstacle(&ProbeError::explain(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)))
-        },
-    )?;
+    Uring::new(&RingConfig { entries: RAIL_ENTRIES, files: RAIL_FILES, blocking: 0, pools: &[] })
+        .map_err(|error| {
+        obstacle(&ProbeError::explain(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)))
+    })?;
     let bytes = usize::try_from(locked_bytes).unwrap_or(usize::MAX).min(ring::POOL_BYTES_MAX);
     let probe = ring::probe(bytes).map_err(|error| obstacle(&error))?;
     let missing =

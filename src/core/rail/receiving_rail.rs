@@ -340,6 +340,10 @@ impl ReceivingRail {
         self.slots.give_back(slot);
         self.drained(transfer);
         self.land_parked();
+        if self.slots.held_by(transfer) == 0 {
+            // No piece of this transfer is about to land. Those of others may hang.
+            self.reports.hurry();
+        }
     }
 
     /// Reports that a draining transfer has nothing in a slot any more.

@@ -1,8 +1,8 @@
 //! Slots of one direction of a rail, and the part of them that each transfer may hold.
 //!
 //! A disk that hangs keeps the slots that it was given, and so does a peer that reads nothing. The
-//! transfers of a rail therefore hold equal parts of its slots, and one slot is nobody's: a
-//! transfer that begins beside one that hangs has at least that one.
+//! transfers of a rail therefore hold equal parts of its slots, and a quarter of them is nobody's:
+//! a transfer that begins beside one that hangs has at least that quarter.
 
 use crate::core::piece::TransferIx;
 
@@ -35,6 +35,9 @@ struct SlotUser {
     held: u32,
 }
 
+/// Part of the slots that is kept for the next transfer: one in four.
+const RESERVED_PART: u32 = 4;
+
 impl SlotTable {
     pub(crate) fn new(slots: u32) -> SlotTable {
         assert!(slots > 0, "a rail has slots");
@@ -66,7 +69,12 @@ impl SlotTable {
     /// Returns the number of slots that each transfer may hold.
     pub(crate) fn share(&self) -> u32 {
         let users = (self.users.len() as u32).max(1);
-        ((self.total() - 1) / users).max(1)
+        ((self.total() - self.reserve()) / users).max(1)
+    }
+
+    /// Returns the number of slots that are kept for the next transfer.
+    fn reserve(&self) -> u32 {
+        (self.total() / RESERVED_PART).max(1)
     }
 
     /// A flow of a transfer stands: it takes part in the sharing.
@@ -135,37 +143,39 @@ mod tests {
     }
 
     #[test]
-    fn a_transfer_alone_holds_all_slots_but_one() {
-        let mut slots = SlotTable::new(9);
+    fn a_transfer_alone_leaves_a_quarter_of_the_slots_to_the_next() {
+        let mut slots = SlotTable::new(16);
         slots.flow_up(A);
-        assert_eq!(take_all(&mut slots, A).len(), 8);
+        assert_eq!(take_all(&mut slots, A).len(), 12);
         slots.flow_up(B);
-        assert_eq!(take_all(&mut slots, B).len(), 1, "the last one waits for it");
+        assert_eq!(take_all(&mut slots, B).len(), 4, "they wait for it");
     }
 
     #[test]
     fn transfers_hold_equal_parts_and_what_one_gives_back_is_for_the_other() {
-        let mut slots = SlotTable::new(9);
+        let mut slots = SlotTable::new(10);
         slots.flow_up(A);
         let mut of_a = take_all(&mut slots, A);
         slots.flow_up(B);
         assert_eq!(slots.share(), 4);
-        assert_eq!(take_all(&mut slots, B).len(), 1);
-        for _ in 0..3 {
+        assert_eq!(take_all(&mut slots, B).len(), 2);
+        for _ in 0..2 {
             slots.give_back(of_a.pop().expect("eight"));
             assert!(!slots.has_room(A), "it holds more than its part");
             assert_eq!(take_all(&mut slots, B).len(), 1);
         }
-        assert_eq!((slots.held_by(A), slots.held_by(B)), (5, 4));
-        slots.give_back(of_a.pop().expect("five"));
-        assert!(!slots.has_room(A) && !slots.has_room(B), "the last one is nobody's");
+        assert_eq!((slots.held_by(A), slots.held_by(B)), (6, 4));
+        for _ in 0..2 {
+            slots.give_back(of_a.pop().expect("six"));
+        }
+        assert!(!slots.has_room(A) && !slots.has_room(B), "the last two are nobody's");
         slots.flow_up(C);
-        assert_eq!((slots.share(), take_all(&mut slots, C).len()), (2, 1));
+        assert_eq!((slots.share(), take_all(&mut slots, C).len()), (2, 2));
     }
 
     #[test]
     fn a_transfer_without_flows_counts_while_it_holds_slots() {
-        let mut slots = SlotTable::new(9);
+        let mut slots = SlotTable::new(10);
         slots.flow_up(A);
         slots.flow_up(B);
         let held = slots.take(B).expect("four");

@@ -141,7 +141,13 @@ fn ring(size: RailSize, buffers: &RailBuffers) -> Result<Uring, String> {
     if std::env::var_os(IO_VARIABLE).is_some_and(|value| value == "plain") {
         return Err(format!("{IO_VARIABLE}=plain"));
     }
-    let config = RingConfig { entries: entries(size), files: FILES_FIXED, pools: &buffers.pools() };
+    let config = RingConfig {
+        entries: entries(size),
+        files: FILES_FIXED,
+        // Each slot of either direction may be read or written.
+        blocking: 2 * size.slots,
+        pools: &buffers.pools(),
+    };
     Uring::new(&config).map_err(|error| {
         let explained =
             ProbeError::explain(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cep_fast::units::BitRate;
-use cep_fast::{Settings, Spec, Transfer};
+use cep_fast::{Settings, Spec, Transfer, TransferOptions};
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
@@ -23,7 +23,7 @@ use crate::process::{self, RunningProcess};
 #[derive(Args)]
 pub(crate) struct FrozenOptions {
     /// Bytes of the healthy transfer; K, M, G are powers of 1024. Whole MiB.
-    #[arg(long, default_value = "1G", value_parser = crate::bytes)]
+    #[arg(long, default_value = "1G", value_parser = crate::whole_mebibytes)]
     bytes: u64,
     /// Number of rounds.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
@@ -178,13 +178,14 @@ impl FrozenDaemons {
         let text = format!(
             "id \"{to}\"\nwriter {from} pattern:1 0 0-{last}\nreader {at} file:///{to} 0 0-{last}\n"
         );
-        let settings = Settings {
+        let options = TransferOptions {
             overwrite: true,
             limit,
             stall_timeout: WITHIN,
             timeout: Some(WITHIN),
-            ..Settings::default()
+            ..TransferOptions::default()
         };
+        let settings = Settings { options, ..Settings::default() };
         Ok(Transfer::from_spec(Spec::parse("frozen", &text)?, settings))
     }
 

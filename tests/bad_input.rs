@@ -97,14 +97,20 @@ fn a_range_that_nobody_offers() {
 #[test]
 fn rows_of_one_node_that_write_different_bytes_to_one_place() {
     let root = with_source();
-    let spec = "id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file:///y 0 0-49999\nreader b:7002 file:///y 100 50000-99999\n";
+    let spec = "id bad\n\
+                writer a:7001 file:///x 0 0-99999\n\
+                reader b:7002 file:///y 0 0-49999\n\
+                reader b:7002 file:///y 100 50000-99999\n";
     refused(root.path(), spec, 2, &["/y"]);
 }
 
 #[test]
 fn rows_of_two_nodes_that_share_a_file_and_disagree() {
     let root = with_source();
-    let spec = "id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file:///y 0 0-49999\nreader c:7003 file:///y 100 50000-99999\n";
+    let spec = "id bad\n\
+                writer a:7001 file:///x 0 0-99999\n\
+                reader b:7002 file:///y 0 0-49999\n\
+                reader c:7003 file:///y 100 50000-99999\n";
     refused(root.path(), spec, 2, &["b:7002", "c:7003", "/y"]);
 }
 
@@ -182,7 +188,10 @@ fn more_rows_than_a_plan_may_have_and_rows_that_all_overlap() {
 #[test]
 fn more_nodes_than_one_transfer_may_have() {
     let root = with_source();
-    let spec = "id many\nwriter a:7001 file:///x 0 0-9\nreader b:7002 file:///y 0 0-9\nreader n[1-65535]:7001 null: 0 0-9\n";
+    let spec = "id many\n\
+                writer a:7001 file:///x 0 0-9\n\
+                reader b:7002 file:///y 0 0-9\n\
+                reader n[1-65535]:7001 null: 0 0-9\n";
     refused(root.path(), spec, 2, &["line 4", "n65535:7001", "65536"]);
 }
 
@@ -192,7 +201,10 @@ fn a_port_in_use() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let spec = format!(
-        "id bad\nmaster localhost:{port}\nwriter a:7001 file:///x 0 0-9\nreader b:7002 file:///y 0 0-9\n"
+        "id bad\n\
+         master localhost:{port}\n\
+         writer a:7001 file:///x 0 0-9\n\
+         reader b:7002 file:///y 0 0-9\n"
     );
     refused(root.path(), &spec, 3, &[&format!("localhost:{port}"), "port"]);
     let output = run(&mut cep_fast(&[
@@ -267,7 +279,9 @@ fn paths_that_lead_out_of_the_root() {
     }
     for destination in ["/dir/y", "/../y"] {
         let spec = format!(
-            "id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file://{destination} 0 0-99999\n"
+            "id bad\n\
+             writer a:7001 file:///x 0 0-99999\n\
+             reader b:7002 file://{destination} 0 0-99999\n"
         );
         refused(root.path(), &spec, 4, &["b:7002"]);
     }

@@ -53,7 +53,9 @@ impl Lab {
         let (from, to) = (&self.sender.address, &self.receiver.as_ref().unwrap().address);
         let last = BYTES - 1;
         let rows = format!(
-            "id disk\nwriter {from} file:///source 0 0-{last}\nreader {to} file:///copy 0 0-{last}\n"
+            "id disk\n\
+             writer {from} file:///source 0 0-{last}\n\
+             reader {to} file:///copy 0 0-{last}\n"
         );
         let spec = self.root.path().join("spec");
         fs::write(&spec, rows).unwrap();

@@ -186,7 +186,8 @@ fn five_packets_in_a_hundred_are_lost() {
 const RESETS: &str = "add table inet wire
 add counter inet wire hits
 add chain inet wire in { type filter hook input priority 0; }
-add rule inet wire in tcp flags & rst == 0 ct reply bytes > 5000000 counter name hits reject with tcp reset
+add rule inet wire in tcp flags & rst == 0 ct reply bytes > 5000000 counter name hits reject with \
+tcp reset
 ";
 
 #[test]
@@ -352,7 +353,9 @@ fn a_receiver_freezes_and_the_other_finishes() {
     let Some(lab) = Lab::up(3, 1, "100mbit") else { return };
     let half = 16 << 20;
     let spec = format!(
-        "id faults\nwriter 10.200.0.1:7000 pattern:{SEED} 0 0-{}\nreader 10.200.0.2:7000 file:///copy2 0 0-{}\n\
+        "id faults\n\
+         writer 10.200.0.1:7000 pattern:{SEED} 0 0-{}\n\
+         reader 10.200.0.2:7000 file:///copy2 0 0-{}\n\
          reader 10.200.0.3:7000 file:///copy3 0 {half}-{}\n",
         2 * half - 1,
         half - 1,

@@ -122,7 +122,10 @@ fn a_pattern_goes_to_files_and_to_nothing() {
     let root = folder();
     let report = complete(
         root.path(),
-        "id p\nwriter a:7001 pattern:42 0 1000-5000999\nreader b:7001 null: 0 1000-5000999\nreader c:7001 file:///x 0 1000-5000999\n",
+        "id p\n\
+         writer a:7001 pattern:42 0 1000-5000999\n\
+         reader b:7001 null: 0 1000-5000999\n\
+         reader c:7001 file:///x 0 1000-5000999\n",
         &[],
     );
     assert_eq!(fs::read(root.path().join("x")).unwrap(), pattern(42, 1000, 5_000_000));
@@ -205,7 +208,10 @@ fn a_node_that_holds_what_it_wants_gets_it_from_itself() {
     let root = folder();
     let data = random_bytes(3, 700_001);
     fs::write(root.path().join("x"), &data).unwrap();
-    let spec = "id self\noption block 65536\nwriter a:7001 file:///x 0 0-700000\nreader a:7001 file:///y 5 0-700000\n";
+    let spec = "id self\n\
+                option block 65536\n\
+                writer a:7001 file:///x 0 0-700000\n\
+                reader a:7001 file:///y 5 0-700000\n";
     complete(root.path(), spec, &[]);
     assert!(fs::read(root.path().join("y")).unwrap()[5..] == data);
 }
@@ -230,7 +236,10 @@ fn without_io_uring_the_bytes_are_the_same() {
     let spec = root.path().join("spec");
     fs::write(
         &spec,
-        "id u\noption block 65536\nwriter a:7001 file:///x 0 0-2000002\nreader b:7001 file:///y 3 0-2000002\n",
+        "id u\n\
+         option block 65536\n\
+         writer a:7001 file:///x 0 0-2000002\n\
+         reader b:7001 file:///y 3 0-2000002\n",
     )
     .unwrap();
     let mut command =
@@ -368,7 +377,9 @@ fn a_plan_is_printed_and_nothing_is_contacted() {
     let spec = root.path().join("s");
     fs::write(
         &spec,
-        "id p\nwriter no-such-host:7001 file:///x 0 0-999 speed=1G\nreader neither:7001 null: 0 0-999 speed=1G\n",
+        "id p\n\
+         writer no-such-host:7001 file:///x 0 0-999 speed=1G\n\
+         reader neither:7001 null: 0 0-999 speed=1G\n",
     )
     .unwrap();
     let output = run(support::cep_fast(&["plan"]).arg(&spec));
@@ -424,8 +435,11 @@ fn a_group_of_readers_takes_each_byte_once() {
 fn a_plan_is_one_object_of_json() {
     let root = folder();
     let spec = root.path().join("spec");
-    let text = "id x\noption store fs 8G\nwriter a:7001 pattern:1 0 0-999 speed=16G store=fs\n\
-                writer b:7001 pattern:1 0 0-999 speed=16G store=fs\nreader c:7001 null: 0 0-999 speed=100G\n";
+    let text = "id x\n\
+                option store fs 8G\n\
+                writer a:7001 pattern:1 0 0-999 speed=16G store=fs\n\
+                writer b:7001 pattern:1 0 0-999 speed=16G store=fs\n\
+                reader c:7001 null: 0 0-999 speed=100G\n";
     fs::write(&spec, text).unwrap();
     for scheduler in ["greedy", "lp", "uniform"] {
         let spec = spec.to_str().unwrap();

@@ -47,7 +47,9 @@ fn every_nic_carries_its_part_and_one_that_dies_costs_only_itself() {
     let Some(lab) = Lab::up(2, 3, "200mbit") else { return };
     let spec = |bytes: u64| {
         format!(
-            "id nics\nwriter 10.200.0.1:7000 pattern:5 0 0-{0}\nreader 10.200.0.2:7000 file:///copy 0 0-{0}\n",
+            "id nics\n\
+             writer 10.200.0.1:7000 pattern:5 0 0-{0}\n\
+             reader 10.200.0.2:7000 file:///copy 0 0-{0}\n",
             bytes - 1
         )
     };
@@ -71,7 +73,9 @@ fn the_nic_of_the_control_address_dies_at_a_receiver_and_at_a_sender_and_nothing
     let Some(lab) = Lab::up(2, 2, "400mbit") else { return };
     let bytes: u64 = 192 << 20;
     let spec = format!(
-        "id control\nwriter 10.200.0.1:7000 pattern:5 0 0-{0}\nreader 10.200.0.2:7000 file:///copy 0 0-{0}\n",
+        "id control\n\
+         writer 10.200.0.1:7000 pattern:5 0 0-{0}\n\
+         reader 10.200.0.2:7000 file:///copy 0 0-{0}\n",
         bytes - 1
     );
     let output = lab.while_it_moves(&spec, |lab| lab.network.fault(2, 0, &["down"]).unwrap());

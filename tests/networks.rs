@@ -19,7 +19,9 @@ use support::{Daemon, PROGRAM, cep_fast, code, json, stderr};
 fn rows(mib: u64) -> String {
     let last = (mib << 20) - 1;
     format!(
-        "id networks\nwriter 10.200.0.1:7000 pattern:5 0 0-{last}\nreader 10.200.0.2:7000 null: 0 0-{last}\n"
+        "id networks\n\
+         writer 10.200.0.1:7000 pattern:5 0 0-{last}\n\
+         reader 10.200.0.2:7000 null: 0 0-{last}\n"
     )
 }
 
@@ -85,7 +87,8 @@ fn a_firewall_that_lets_only_the_control_port_through_is_named_by_the_data_addre
 fn two_nics_in_one_subnet_with_the_kernels_defaults_lose_a_second_once_and_say_so() {
     let addresses = "ip address flush dev eth1; ip address add 10.200.0.1$NODE/24 dev eth1";
     let change = |node: u32| {
-        let defaults = "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1 net.ipv4.conf.eth1.rp_filter=1";
+        let defaults = "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1 \
+                        net.ipv4.conf.eth1.rp_filter=1";
         format!("{}; {defaults}", addresses.replace("$NODE", &node.to_string()))
     };
     let (first, second) = (change(1), change(2));
@@ -161,7 +164,8 @@ ip route add default via {net}.254 dev eth{nic} table 10{nic}"
 fn a_rail_that_carried_nothing_is_named_with_its_nic_its_peer_and_the_cause() {
     let Some(lab) = Lab::up(2, 2, "200mbit") else { return };
     let cause = |report: &Value| {
-        let begin = "10.200.0.2:7000: eth1 carried nothing from 10.200.0.1:7000: its data address 10.201.0.1:";
+        let begin = "10.200.0.2:7000: eth1 carried nothing from 10.200.0.1:7000: its data address \
+                     10.201.0.1:";
         let said = warnings(report)
             .into_iter()
             .find(|it| it.starts_with(begin))

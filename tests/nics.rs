@@ -25,7 +25,8 @@ fn two_nics_in_one_subnet_carry_a_part_each() {
     let change = |node: u32| {
         let addresses = SAME_SUBNET.replace("$NODE", &node.to_string());
         format!(
-            "{addresses}; sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2"
+            "{addresses}; sysctl -qw net.ipv4.conf.all.arp_ignore=1 \
+             net.ipv4.conf.all.arp_announce=2"
         )
     };
     let (first, second) = (change(1), change(2));
@@ -51,7 +52,8 @@ fn two_nics_in_one_subnet_carry_a_part_each() {
 fn payload_that_a_route_takes_elsewhere_is_a_warning_that_names_node_and_nic() {
     let change = |node: u32| {
         format!(
-            "ip address flush dev eth1; ip address add 10.201.0.{node}/32 dev eth1; ip route add 10.201.0.0/24 dev eth0"
+            "ip address flush dev eth1; ip address add 10.201.0.{node}/32 dev eth1; ip route add \
+             10.201.0.0/24 dev eth0"
         )
     };
     let (first, second) = (change(1), change(2));

@@ -94,9 +94,13 @@ fn replicas_with_other_permissions_make_what_all_of_them_allow() {
         fs::write(root.path().join(name), &data).unwrap();
         chmod(&root.path().join(name), mode);
     }
-    let spec = "id modes\nwriter a:7001 file:///one 0 0-999999\nwriter b:7002 file:///two 0 0-999999\n\
-                reader c:7003 file:///copy 0 0-499999\nreader d:7004 file:///copy 500000 500000-999999\n\
-                writer e:7005 pattern:7 0 1000000-1000009\nreader c:7003 file:///pattern 0 1000000-1000009\n";
+    let spec = "id modes\n\
+                writer a:7001 file:///one 0 0-999999\n\
+                writer b:7002 file:///two 0 0-999999\n\
+                reader c:7003 file:///copy 0 0-499999\n\
+                reader d:7004 file:///copy 500000 500000-999999\n\
+                writer e:7005 pattern:7 0 1000000-1000009\n\
+                reader c:7003 file:///pattern 0 1000000-1000009\n";
     complete(root.path(), spec, &[]);
     assert_eq!(fs::read(root.path().join("copy")).unwrap(), data);
     assert_eq!(permissions(&root.path().join("copy")), 0o640 & umask_complement(root.path()));
@@ -195,8 +199,7 @@ fn a_limit_of_file_sizes_is_named_and_leaves_nothing() {
 }
 
 #[test]
-fn a_source_that_was_rewritten_with_its_time_set_back_is_not_mixed_with_what_an_earlier_attempt_left()
- {
+fn a_source_rewritten_with_its_time_set_back_is_not_mixed_with_an_earlier_attempt() {
     let root = folder();
     let (source, copied) = (root.path().join("source"), root.path().join("copied"));
     let old = random_bytes(7, 40_000_000);
@@ -343,7 +346,9 @@ fn one_file_under_two_names_is_refused_and_both_are_named() {
     // A source is never a destination at the same time, under any name.
     for other in ["/d/source", "/l/source"] {
         let spec = format!(
-            "id self\nwriter a:7001 file:///d/source 0 0-999\nreader a:7001 file://{other} 0 0-999\n"
+            "id self\n\
+             writer a:7001 file:///d/source 0 0-999\n\
+             reader a:7001 file://{other} 0 0-999\n"
         );
         let output = run_spec(root.path(), &spec, &["--overwrite"]);
         assert_eq!(code(&output), 2, "{}", stderr(&output));
@@ -361,7 +366,8 @@ fn filtered_system_calls_have_a_way_around() {
         "openat2:ENOSYS",
         "openat2:EPERM",
         "openat2:EPERM,renameat2:EPERM,fallocate:EPERM,statx:EPERM",
-        "openat2:ENOSYS,renameat2:ENOSYS,fallocate:ENOSYS,statx:ENOSYS,fstatfs:ENOSYS,flock:ENOSYS,fchmod:EPERM",
+        "openat2:ENOSYS,renameat2:ENOSYS,fallocate:ENOSYS,statx:ENOSYS,fstatfs:ENOSYS,\
+         flock:ENOSYS,fchmod:EPERM",
         "linkat:EPERM,renameat2:EPERM,fadvise64:EPERM",
     ];
     for filter in filters {

@@ -41,8 +41,10 @@ fn same_bytes(
     let data = random_bytes(11, 3_000_017);
     fs::write(root.join("source"), &data).unwrap();
     let spec = root.join("spec");
-    let text = "id \"paths\"\noption block 262144\n\
-                writer a:7001 file:///source 5 0-2999999\nreader b:7001 file:///copy 4099 0-2999999\n";
+    let text = "id \"paths\"\n\
+                option block 262144\n\
+                writer a:7001 file:///source 5 0-2999999\n\
+                reader b:7001 file:///copy 4099 0-2999999\n";
     fs::write(&spec, text).unwrap();
     for path in PATHS {
         if !cached {

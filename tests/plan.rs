@@ -10,8 +10,11 @@ use std::process::Output;
 use support::{cep_fast, code, folder, json, run, stderr};
 
 /// A gigabyte from two replicas to two readers, all at 1 Gbit/s: 9 s at best.
-const SPEC: &str = "id two\nwriter a:7001 pattern:1 0 0-1073741823 speed=1G\nwriter b:7001 pattern:1 0 0-1073741823 speed=1G\n\
-                    reader c:7001 null: 0 0-1073741823 speed=1G\nreader d:7001 null: 0 0-1073741823 speed=1G\n";
+const SPEC: &str = "id two\n\
+                    writer a:7001 pattern:1 0 0-1073741823 speed=1G\n\
+                    writer b:7001 pattern:1 0 0-1073741823 speed=1G\n\
+                    reader c:7001 null: 0 0-1073741823 speed=1G\n\
+                    reader d:7001 null: 0 0-1073741823 speed=1G\n";
 
 fn plan(spec: &str, options: &[&str]) -> Output {
     let folder = folder();

@@ -22,7 +22,10 @@ fn run_two(root: &Path, one: &[u8], other: &[u8], more: &[&str]) -> Output {
     fs::write(root.join("other"), other).unwrap();
     let last = one.len() - 1;
     let spec = format!(
-        "id two\nwriter a:7001 file:///one 0 0-{last}\nwriter b:7001 file:///other 0 0-{last}\nreader c:7001 file:///copy 0 0-{last}\n"
+        "id two\n\
+         writer a:7001 file:///one 0 0-{last}\n\
+         writer b:7001 file:///other 0 0-{last}\n\
+         reader c:7001 file:///copy 0 0-{last}\n"
     );
     run_spec(root, &spec, more)
 }
@@ -110,7 +113,9 @@ fn replicas_that_are_equal_complete_and_the_report_says_what_was_compared() {
     {
         fs::remove_file(root.path().join("copy")).unwrap();
         let all = json(&run_two(root.path(), &data, &data, verify));
-        let expected = serde_json::json!({"compared_bytes": data.len(), "of_bytes": data.len(), "mode": "all"});
+        let bytes = data.len();
+        let expected =
+            serde_json::json!({"compared_bytes": bytes, "of_bytes": bytes, "mode": "all"});
         assert_eq!((&all["replicas"], all["state"].as_str()), (&expected, Some("complete")));
         assert!(fs::read(root.path().join("copy")).unwrap() == data);
     }
@@ -139,7 +144,9 @@ fn a_hole_is_equal_to_zeros_that_are_written() {
     let last = data.len() - 1;
     let spec = |to: &str| {
         format!(
-            "id hole\nwriter a:7001 file:///full 0 0-{last}\nwriter b:7001 file:///sparse 0 0-{last}\n\
+            "id hole\n\
+             writer a:7001 file:///full 0 0-{last}\n\
+             writer b:7001 file:///sparse 0 0-{last}\n\
              reader c:7001 file:///{to} 0 0-{last}\n"
         )
     };
@@ -160,7 +167,9 @@ fn parts_of_replicas_are_compared_where_they_overlap() {
     let data = random_bytes(5, 3_000_000);
     let (front, mut back) = (&data[..2_000_000], data[1_000_000..].to_vec());
     fs::write(root.path().join("front"), front).unwrap();
-    let spec = "id parts\nwriter a:7001 file:///front 0 0-1999999\nwriter b:7001 file:///back 0 1000000-2999999\n\
+    let spec = "id parts\n\
+                writer a:7001 file:///front 0 0-1999999\n\
+                writer b:7001 file:///back 0 1000000-2999999\n\
                 reader c:7001 file:///copy 0 0-2999999\n";
     for at in [0, 500_000, 999_999] {
         let mut back = back.clone();
@@ -183,7 +192,9 @@ fn two_rows_of_one_node_and_two_patterns_are_compared() {
     fs::write(root.path().join("y"), [8; 1000]).unwrap();
     for writers in [
         "writer a:7001 file:///x 0 0-999\nwriter a:7001 file:///y 0 0-999\n",
-        "writer a:7001 file:///x 0 0-499\nwriter a:7001 file:///x 0 500-999\nwriter a:7001 file:///y 0 250-749\n",
+        "writer a:7001 file:///x 0 0-499\n\
+         writer a:7001 file:///x 0 500-999\n\
+         writer a:7001 file:///y 0 250-749\n",
         "writer a:7001 pattern:7 0 0-999\nwriter b:7001 pattern:8 0 0-999\n",
         "writer a:7001 file:///x 0 0-999\nwriter b:7001 pattern:8 0 0-999\n",
     ] {
@@ -232,7 +243,10 @@ fn a_comparison_is_cancelled_in_the_middle() {
         .collect();
     let reader = Daemon::start(root.path(), &[]);
     let spec = format!(
-        "id long\nmaster 127.0.0.1:0\nwriter {} file:///data 0 0-{2}\nwriter {} file:///data 0 0-{2}\n\
+        "id long\n\
+         master 127.0.0.1:0\n\
+         writer {} file:///data 0 0-{2}\n\
+         writer {} file:///data 0 0-{2}\n\
          reader {3} file:///copy 0 0-{2}\n",
         writers[0].address,
         writers[1].address,
@@ -258,7 +272,10 @@ fn a_comparison_is_cancelled_in_the_middle() {
     assert!(!listing(root.path()).iter().any(is_copy), "nothing is left");
     // The daemons still work.
     let spec = format!(
-        "id short\nwriter {} file:///data 0 0-99999\nwriter {} file:///data 0 0-99999\nreader {} null: 0 0-99999\n",
+        "id short\n\
+         writer {} file:///data 0 0-99999\n\
+         writer {} file:///data 0 0-99999\n\
+         reader {} null: 0 0-99999\n",
         writers[0].address, writers[1].address, reader.address
     );
     fs::write(root.path().join("spec"), spec).unwrap();
@@ -284,7 +301,8 @@ fn one_file_under_two_names_on_two_nodes_is_refused_before_a_byte_moves() {
         [("d/y", "l/y"), ("l/y", "d/y"), ("d/deep/y", "l/way/y"), ("d/y", "d/deep/../y")]
     {
         let readers = format!(
-            "reader b:7001 file:///{one} 0 0-49999\nreader c:7001 file:///{other} 50000 50000-99999\n"
+            "reader b:7001 file:///{one} 0 0-49999\n\
+             reader c:7001 file:///{other} 50000 50000-99999\n"
         );
         let output = run_spec(root.path(), &spec(&readers), &["--overwrite"]);
         let said = stderr(&output);
@@ -308,7 +326,9 @@ fn one_file_under_two_names_on_two_nodes_is_refused_before_a_byte_moves() {
     complete(root.path(), &spec(readers), &[]);
     assert!(fs::read(root.path().join("d/z")).unwrap() == data);
     // Three names of two files.
-    let readers = "reader b:7001 file:///other/y 0 0-99999\nreader c:7001 file:///l/y 0 0-99999\nreader e:7001 file:///d/y 0 0-99999\n";
+    let readers = "reader b:7001 file:///other/y 0 0-99999\n\
+                   reader c:7001 file:///l/y 0 0-99999\n\
+                   reader e:7001 file:///d/y 0 0-99999\n";
     assert_eq!(code(&run_spec(root.path(), &spec(readers), &[])), 2);
     // Two files with one base name are different files.
     let readers = "reader b:7001 file:///d/y 0 0-99999\nreader c:7001 file:///other/y 0 0-99999\n";
@@ -327,7 +347,10 @@ fn one_file_below_two_roots_is_refused_before_a_byte_moves() {
     let (whole, part) =
         (Daemon::start(root.path(), &[]), Daemon::start(&root.path().join("d"), &[]));
     let spec = format!(
-        "id roots\nwriter {0} file:///x 0 0-999\nreader {0} file:///d/y 0 0-499\nreader {1} file:///y 500 500-999\n",
+        "id roots\n\
+         writer {0} file:///x 0 0-999\n\
+         reader {0} file:///d/y 0 0-499\n\
+         reader {1} file:///y 500 500-999\n",
         whole.address, part.address
     );
     fs::write(root.path().join("spec"), spec).unwrap();
@@ -350,7 +373,9 @@ fn readers_that_received_other_bytes_keep_no_file_and_nothing_that_a_later_run_w
     // miss the one byte.
     let spec = |writers: &str| {
         format!(
-            "id both\n{writers}reader b:7001 file:///copy-b 0 0-{last}\nreader c:7001 file:///copy-c 0 0-{last}\n"
+            "id both\n\
+             {writers}reader b:7001 file:///copy-b 0 0-{last}\n\
+             reader c:7001 file:///copy-c 0 0-{last}\n"
         )
     };
     let (b, c) = (
@@ -389,7 +414,10 @@ fn one_object_in_memory_that_two_nodes_of_a_machine_write_is_refused() {
     fs::write(root.path().join("x"), [7; 1000]).unwrap();
     let name = format!("cep-replicas-{}", std::process::id());
     let spec = format!(
-        "id memory\nwriter a:7001 file:///x 0 0-999\nreader b:7001 mem:{name} 0 0-499\nreader c:7001 mem:{name} 500 500-999\n"
+        "id memory\n\
+         writer a:7001 file:///x 0 0-999\n\
+         reader b:7001 mem:{name} 0 0-499\n\
+         reader c:7001 mem:{name} 500 500-999\n"
     );
     let output = run_spec(root.path(), &spec, &["--overwrite"]);
     assert_eq!(code(&output), 2, "{}", stderr(&output));

@@ -167,7 +167,9 @@ impl Pair {
         let last = BYTES - 1;
         let (from, to) = (&self.sender.address, &receiver.address);
         let spec = format!(
-            "id pair\nwriter {from} file:///source 0 0-{last}\nreader {to} file:///copy 0 0-{last}\n"
+            "id pair\n\
+             writer {from} file:///source 0 0-{last}\n\
+             reader {to} file:///copy 0 0-{last}\n"
         );
         fs::write(&self.spec, spec).unwrap();
         self.receiver = Some(receiver);
@@ -454,8 +456,11 @@ fn a_file_that_is_complete_already_is_not_in_the_way_of_the_second_attempt() {
         let [first, second] = [&senders[0].address, &senders[1].address];
         let (middle, last) = (small_bytes, BYTES - 1);
         let rows = format!(
-            "id half\nwriter {first} file:///source 0 0-{}\nwriter {second} file:///source {middle} {middle}-{last}\n\
-             reader {} file:///first 0 0-{}\nreader {} file:///copy 0 {middle}-{last}\n",
+            "id half\n\
+             writer {first} file:///source 0 0-{}\n\
+             writer {second} file:///source {middle} {middle}-{last}\n\
+             reader {} file:///first 0 0-{}\n\
+             reader {} file:///copy 0 {middle}-{last}\n",
             middle - 1,
             small.address,
             middle - 1,
@@ -539,7 +544,10 @@ fn interrupted_and_again(roots: [&str; 2]) -> (tempfile::TempDir, Vec<u8>, Outpu
     let [one, two] = roots.map(|name| Daemon::start(&root.path().join(name), &[]));
     let (spec, last) = (root.path().join("spec"), BYTES - 1);
     let rows = format!(
-        "id copies\nwriter {} file:///source 0 0-{last}\nreader {} file:///copy 0 0-{last}\nreader {} file:///copy 0 0-{last}\n",
+        "id copies\n\
+         writer {} file:///source 0 0-{last}\n\
+         reader {} file:///copy 0 0-{last}\n\
+         reader {} file:///copy 0 0-{last}\n",
         sender.address, one.address, two.address
     );
     fs::write(&spec, rows).unwrap();
@@ -597,7 +605,10 @@ impl Writers {
         let [sender, one, two] = &self.nodes[..] else { unreachable!("three were started") };
         let (half, last) = (BYTES / 2, BYTES - 1);
         let spec = format!(
-            "id writers\nwriter {} file:///source 0 0-{last}\nreader {} file:///copy 0 0-{}\nreader {} file:///copy {half} {half}-{last}\n",
+            "id writers\n\
+             writer {} file:///source 0 0-{last}\n\
+             reader {} file:///copy 0 0-{}\n\
+             reader {} file:///copy {half} {half}-{last}\n",
             sender.address,
             one.address,
             half - 1,

@@ -21,7 +21,9 @@ fn blocks_of_64_mebibytes_work_by_default() {
     let root = folder();
     let spec = |block: &str| {
         format!(
-            "option block {block}\nwriter a:7001 pattern:3 0 0-149999999\nreader b:7001 null: 0 0-149999999\n"
+            "option block {block}\n\
+             writer a:7001 pattern:3 0 0-149999999\n\
+             reader b:7001 null: 0 0-149999999\n"
         )
     };
     let large = complete(root.path(), &format!("id large\n{}", spec("64M")), &[]);
@@ -76,7 +78,10 @@ fn checks_that_do_not_join_are_told_compared_and_read_back() {
 fn endless(nodes: [&Daemon; 2], name: &str, block: &str) -> Child {
     let [from, to] = nodes.map(|node| &node.address);
     let spec = format!(
-        "id {name}\noption block {block}\nwriter {from} pattern:1 0 0-1G\nreader {to} null: 0 0-1G\n"
+        "id {name}\n\
+         option block {block}\n\
+         writer {from} pattern:1 0 0-1G\n\
+         reader {to} null: 0 0-1G\n"
     );
     let file = std::env::temp_dir().join(format!("cep-sizes-{}-{name}", std::process::id()));
     fs::write(&file, spec).unwrap();

@@ -120,7 +120,10 @@ fn status_and_cancel_of_a_master_without_a_key_are_for_its_own_user() {
     fs::create_dir(shared.path("data")).unwrap();
     let node = shared.node(None, &["--insecure-no-key"]);
     let spec = format!(
-        "id slow\nmaster 127.0.0.1:0\nwriter {0} pattern:1 0 0-1073741823\nreader {0} null: 0 0-1073741823\n",
+        "id slow\n\
+         master 127.0.0.1:0\n\
+         writer {0} pattern:1 0 0-1073741823\n\
+         reader {0} null: 0 0-1073741823\n",
         node.address
     );
     fs::write(shared.path("spec"), spec).unwrap();

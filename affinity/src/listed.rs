@@ -105,11 +105,14 @@ mod tests {
             row("eth1", [10, 0, 7, 0], [0; 4], [255, 255, 255, 0]),
         ];
         fs::write(folder.path().join("route"), route.concat()).unwrap();
-        let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.0.3.4\n        /32 host LOCAL\n     |-- 10.0.7.9\n        /32 host \
-                    LOCAL\n     |-- 10.0.255.255\n        /32 link BROADCAST\n     |-- 127.0.0.1\n        /32 host LOCAL\n\
-                    Local:\n     |-- 10.0.3.4\n        /32 host LOCAL\n     |-- 192.168.0.1\n        /32 host LOCAL\n";
+        let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.0.3.4\n        /32 host LOCAL\n     \
+                    |-- 10.0.7.9\n        /32 host LOCAL\n     |-- 10.0.255.255\n        /32 link \
+                    BROADCAST\n     |-- 127.0.0.1\n        /32 host LOCAL\n\
+                    Local:\n     |-- 10.0.3.4\n        /32 host LOCAL\n     |-- \
+                    192.168.0.1\n        /32 host LOCAL\n";
         fs::write(folder.path().join("fib_trie"), trie).unwrap();
-        let v6 = "20010db8000000000000000000000007 02 40 00 80     eth1\n00000000000000000000000000000001 01 80 10 80 lo\n";
+        let v6 = "20010db8000000000000000000000007 02 40 00 80     eth1\n\
+                  00000000000000000000000000000001 01 80 10 80 lo\n";
         fs::write(folder.path().join("if_inet6"), v6).unwrap();
         let found: Vec<String> = addresses(folder.path())
             .iter()

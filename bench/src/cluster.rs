@@ -270,7 +270,8 @@ mod tests {
 
     #[test]
     fn a_nic_is_found_by_its_whole_name() {
-        let table = "Inter-|   Receive\n face |bytes packets\n    lo: 1 1\n eth10: 7 1 0\n  eth1: 42 3 0 0\n";
+        let table = "Inter-|   Receive\n face |bytes packets\n    lo: 1 1\n eth10: 7 1 0\n  eth1: \
+                     42 3 0 0\n";
         assert_eq!(received(table, 1).unwrap(), 42);
         assert_eq!(received(table, 10).unwrap(), 7);
         assert!(received(table, 0).is_err());
@@ -281,7 +282,8 @@ mod tests {
         let ended = |code: i32, state: &str| EndedProcess {
             status: ExitStatus::from_raw(code << 8),
             output: format!(
-                "{{\"state\":\"{state}\",\"bytes\":1000000000,\"seconds\":2.0,\"error\":{{\"message\":\"gone\"}}}}\n"
+                "{{\"state\":\"{state}\",\"bytes\":1000000000,\"seconds\":2.0,\
+                 \"error\":{{\"message\":\"gone\"}}}}\n"
             ),
             complaint: String::new(),
             seconds: 3.0,

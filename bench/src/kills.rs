@@ -297,11 +297,13 @@ impl KillRound {
         text + &match self.together {
             false => {
                 format!(
-                    "reader {first} file:///c/copy 0 0-{last}\nreader {other} file:///d/copy 0 {second}-{last}\n"
+                    "reader {first} file:///c/copy 0 0-{last}\n\
+                     reader {other} file:///d/copy 0 {second}-{last}\n"
                 )
             }
             true => format!(
-                "reader {first} file:///c/copy 0 0-{}\nreader {other} file:///c/copy {second} {second}-{last}\n",
+                "reader {first} file:///c/copy 0 0-{}\n\
+                 reader {other} file:///c/copy {second} {second}-{last}\n",
                 second - 1
             ),
         }

@@ -165,7 +165,9 @@ impl<'a> SoakDaemons<'a> {
                 let both = format!("writer {to} file:///source{file} 0 0-{last}");
                 (
                     format!(
-                        "writer {from} file:///source{file} 0 0-{last}\n{both}\nreader {to} null: 0 0-{last}"
+                        "writer {from} file:///source{file} 0 0-{last}\n\
+                         {both}\n\
+                         reader {to} null: 0 0-{last}"
                     ),
                     0,
                 )

@@ -152,7 +152,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_chosen_agrees_with_the_definition(bytes in prop::collection::vec(any::<u8>(), 0..4096)) {
+        fn whatever_is_chosen_agrees_with_the_definition(
+            bytes in prop::collection::vec(any::<u8>(), 0..4096),
+        ) {
             prop_assert_eq!(crate::crc64_nvme(&bytes), by_definition(&bytes));
         }
     }

@@ -136,7 +136,8 @@ fn remedy(cause: ProbeCause) -> &'static str {
         }
         ProbeCause::Disabled => "ask the administrator for `sysctl kernel.io_uring_disabled=0`",
         ProbeCause::Privileged => {
-            "join the group of `sysctl kernel.io_uring_group`, or ask for `kernel.io_uring_disabled=0`"
+            "join the group of `sysctl kernel.io_uring_group`, or ask for \
+             `kernel.io_uring_disabled=0`"
         }
         ProbeCause::Filtered => {
             "allow io_uring in the container's seccomp profile (`--security-opt seccomp=…`)"

@@ -33,14 +33,16 @@ proptest! {
         on_each_ring(|kind, io, pool| {
             let mut model = vec![0u8; FILE_BYTES];
             let file = io.register(file_with(&model)).unwrap();
-            for (token, Step { write, offset, bytes, at, value }) in (0..).zip(steps.iter().cloned()) {
+            for (token, step) in (0..).zip(steps.iter().cloned()) {
+                let Step { write, offset, bytes, at, value } = step;
                 let mut slot = pool.take().unwrap();
                 slot.as_mut_slice().fill(value);
                 let (range, offset_u64) = (at..at + bytes, offset as u64);
                 let op = if write {
                     RingOp::Write { file, slot, range: range.clone(), offset: offset_u64 }
                 } else {
-                    RingOp::Read { file, slot, range: range.clone(), offset: offset_u64, nowait: false }
+                    let (range, offset) = (range.clone(), offset_u64);
+                    RingOp::Read { file, slot, range, offset, nowait: false }
                 };
                 io.submit(token, op).unwrap();
                 let (result, slot) = wait_one(io, token);
@@ -52,7 +54,9 @@ proptest! {
                 } else {
                     let end = model.len().min(offset + bytes);
                     assert_eq!(result.map(|moved| moved as usize), Ok(end - offset), "{kind}");
-                    assert_eq!(slot.as_slice()[at..at + end - offset], model[offset..end], "{kind}");
+                    assert_eq!(
+                        slot.as_slice()[at..at + end - offset], model[offset..end], "{kind}"
+                    );
                 }
                 // No byte outside the range was changed.
                 assert!(slot.as_slice()[..at].iter().all(|&byte| byte == value), "{kind}");

@@ -227,8 +227,10 @@ impl Transfer {
             .is_some_and(|allowed| allowed < STALL_BLOCKS_MIN * block_bytes * receivers as f64)
         {
             let what = "the limit is so low that a block may take longer than the stall timeout";
-            return Err(Error::new(Code::Usage, what)
-                .remedy("take smaller blocks (`option block 64K` in the specification) or a longer --stall-timeout"));
+            return Err(Error::new(Code::Usage, what).remedy(
+                "take smaller blocks (`option block 64K` in the specification) or a longer \
+                 --stall-timeout",
+            ));
         }
         Ok(())
     }

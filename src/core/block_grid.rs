@@ -84,7 +84,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_tile_the_segment(origin in 0u64..10_000, block in 1u64..5_000, start in 0u64..100_000, bytes in 1u64..100_000) {
+        fn pieces_tile_the_segment(
+            origin in 0u64..10_000, block in 1u64..5_000, start in 0u64..100_000,
+            bytes in 1u64..100_000,
+        ) {
             let grid = BlockGrid::new(origin, block);
             let segment = Span::of(start, bytes);
             let mut next = segment.start;

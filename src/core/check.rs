@@ -366,20 +366,30 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_in_any_order_give_the_digest_of_the_whole(count in 1usize..40_000, start in 0u64..9_999, seed: u64) {
+        fn pieces_in_any_order_give_the_digest_of_the_whole(
+            count in 1usize..40_000, start in 0u64..9_999, seed: u64,
+        ) {
             let data = bytes(count);
             let object = Span::of(start, count as u64);
             let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &data);
-            prop_assert_eq!(composed(CheckMethod::Crc64, &data, start, 4096, seed), Some(format!("{crc:016x}")));
+            prop_assert_eq!(
+                composed(CheckMethod::Crc64, &data, start, 4096, seed), Some(format!("{crc:016x}"))
+            );
             let hash = blake3::hash(&data).to_hex().to_string();
-            prop_assert_eq!(composed(CheckMethod::Blake3(Some(object)), &data, start, 4096, seed), Some(hash));
+            prop_assert_eq!(
+                composed(CheckMethod::Blake3(Some(object)), &data, start, 4096, seed), Some(hash)
+            );
         }
 
         #[test]
-        fn a_piece_in_parts_has_the_check_of_the_piece(blocks in 0u64..3, count in 1usize..9000, cut in 0usize..9000) {
-            let (object, span) = (Span::of(7, 100_000), Span::of(7 + 16_384 * blocks, count as u64));
+        fn a_piece_in_parts_has_the_check_of_the_piece(
+            blocks in 0u64..3, count in 1usize..9000, cut in 0usize..9000,
+        ) {
+            let (object, span) =
+                (Span::of(7, 100_000), Span::of(7 + 16_384 * blocks, count as u64));
             let (data, cut) = (bytes(count), cut.min(count));
-            let methods = [CheckMethod::None, CheckMethod::Crc64, CheckMethod::Blake3(Some(object)), CheckMethod::Blake3(Some(span)), CheckMethod::Blake3(None)];
+            let blake3 = [Some(object), Some(span), None].map(CheckMethod::Blake3);
+            let methods = [CheckMethod::None, CheckMethod::Crc64].into_iter().chain(blake3);
             for method in methods {
                 let mut running = method.running(span);
                 running.update(&data[..cut]);
@@ -391,7 +401,9 @@ mod tests {
         #[test]
         fn zeros_need_no_reading(count in 0usize..20_000) {
             let span = Span::of(7, count as u64);
-            prop_assert_eq!(CheckMethod::Crc64.of_zeros(span), CheckMethod::Crc64.of(span, &vec![0; count]));
+            prop_assert_eq!(
+                CheckMethod::Crc64.of_zeros(span), CheckMethod::Crc64.of(span, &vec![0; count])
+            );
         }
     }
 
@@ -494,7 +506,10 @@ mod tests {
             let mut composer = CheckComposer::of_segment(CheckMethod::Blake3(None), grid, segment);
             for index in 0..count {
                 let piece = grid.piece(segment, index);
-                composer.add(piece, if index == changed % count { Check::Blake3([7; 32]) } else { value(piece) });
+                composer.add(
+                    piece,
+                    if index == changed % count { Check::Blake3([7; 32]) } else { value(piece) },
+                );
             }
             prop_assert!(!composer.checks().eq(listed.iter().map(|it| (it.span, it.check))));
             // A run of the list can be read back as a segment of its own.

@@ -91,13 +91,19 @@ fn json_has_exactly_the_promised_fields_in_one_line() {
     let json = report().json();
     assert!(!json.contains('\n'));
     let expected = concat!(
-        r#"{"transfer":"My Data File","state":"complete","bytes":1000000000,"resumed_bytes":0,"seconds":1.0,"#,
-        r#""wall_seconds":1.5,"gbit_per_s":8.0,"bound_seconds":0.8,"bottleneck":"node6:55558","scheduler":"greedy","#,
-        r#""check":"crc64","digest":"0123456789abcdef","wasted_bytes":0,"stolen_bytes":1048576,"retries":2,"#,
+        r#"{"transfer":"My Data File","state":"complete","bytes":1000000000,"#,
+        r#""resumed_bytes":0,"seconds":1.0,"#,
+        r#""wall_seconds":1.5,"gbit_per_s":8.0,"bound_seconds":0.8,"#,
+        r#""bottleneck":"node6:55558","scheduler":"greedy","#,
+        r#""check":"crc64","digest":"0123456789abcdef","wasted_bytes":0,"#,
+        r#""stolen_bytes":1048576,"retries":2,"#,
         r#""replicas":{"compared_bytes":1048576,"of_bytes":1000000000,"mode":"sample"},"#,
-        r#""nodes":[{"name":"node1:55553","role":"sender","bytes_sent":1000000000,"bytes_received":0,"#,
-        r#""cpu_seconds":0.25,"memory_bytes_max":50331648,"rails":[{"nic":"eth0","threads":2,"bytes_sent":1000000000,"#,
-        r#""bytes_received":0,"line_gbit_per_s":10.0,"efficiency":0.8,"path":"splice","driver":"io_uring"}]},"#,
+        r#""nodes":[{"name":"node1:55553","role":"sender","#,
+        r#""bytes_sent":1000000000,"bytes_received":0,"#,
+        r#""cpu_seconds":0.25,"memory_bytes_max":50331648,"#,
+        r#""rails":[{"nic":"eth0","threads":2,"bytes_sent":1000000000,"#,
+        r#""bytes_received":0,"line_gbit_per_s":10.0,"efficiency":0.8,"#,
+        r#""path":"splice","driver":"io_uring"}]},"#,
     );
     assert!(json.starts_with(expected), "{json}");
     assert!(json.contains(r#""line_gbit_per_s":null,"efficiency":null"#));

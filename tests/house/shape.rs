@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::source::{PATHS, Source, line_of, none, sources, sources_and_tests, words};
 
-/// Columns of a comment.
+/// Columns of a line.
 const COLUMNS_MAX: usize = 100;
 
 /// Lines of a function, from its `fn` to its last brace.
@@ -60,13 +60,13 @@ fn type_names(masked: &str) -> Vec<(usize, String)> {
 }
 
 #[test]
-fn comments_fit_a_terminal() {
+fn lines_fit_a_terminal() {
     let mut faults = Vec::new();
     for source in everything() {
-        for (at, _) in source.comments() {
-            let columns = source.text.lines().nth(at - 1).unwrap().chars().count();
+        for (at, line) in source.text.lines().enumerate() {
+            let columns = line.chars().count();
             if columns > COLUMNS_MAX {
-                faults.push(format!("{}:{at}: {columns} columns", source.path));
+                faults.push(format!("{}:{}: {columns} columns", source.path, at + 1));
             }
         }
     }

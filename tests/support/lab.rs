@@ -83,7 +83,8 @@ impl Lab {
 
     /// Joins the switches of the first two rails into one network.
     pub(crate) fn join_switches(&self) {
-        let join = "ip link add join0 type veth peer name join1; for i in 0 1; do ip link set join$i master br$i up; done";
+        let join = "ip link add join0 type veth peer name join1; for i in 0 1; do ip link set \
+                    join$i master br$i up; done";
         self.network.shell_at_the_switch(join).unwrap();
     }
 

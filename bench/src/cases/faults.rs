@@ -176,8 +176,9 @@ fn judge(
         (0..links.len()).map(|nic| watched.series.gbit_per_s(nic, GRACE_SECONDS, struck)).sum();
     let late = watched.series.when(work.bytes / 100 * 99).map_or(0.0, |most| end - most);
     let note = format!(
-        "{reached:.2} of {remaining:.2} Gbit/s, {before:.2} before; struck at {struck:.1} s of {end:.1}; below half, s: {}; \
-         the last 1 % took {late:.1} s; the command ended {:.1} s after; {}",
+        "{reached:.2} of {remaining:.2} Gbit/s, {before:.2} before; struck at {struck:.1} s of \
+         {end:.1}; below half, s: {}; the last 1 % took {late:.1} s; the command ended {:.1} s \
+         after; {}",
         idle.join(", "),
         watched.ended.seconds - end,
         transferred.cost()
@@ -244,7 +245,8 @@ fn keep(watched: &WatchedTransfer, title: &str, book: &mut BenchResults) {
     let report = cluster::report(&watched.ended).ok();
     let (struck, healed, seconds) = (watched.struck, watched.healed, watched.ended.seconds);
     book.keep(json!({
-        "run": title, "struck": struck, "healed": healed, "seconds": seconds, "report": report, "series": watched.series
+        "run": title, "struck": struck, "healed": healed, "seconds": seconds, "report": report,
+        "series": watched.series
     }));
 }
 

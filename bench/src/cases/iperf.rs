@@ -65,7 +65,8 @@ pub(super) fn mptcp(cluster: &LabCluster, seconds: f64) -> Result<f64> {
         inside(
             cluster,
             node,
-            "echo 1 > /proc/sys/net/mptcp/enabled; ip mptcp limits set subflows 8 add_addr_accepted 8",
+            "echo 1 > /proc/sys/net/mptcp/enabled; ip mptcp limits set subflows 8 \
+             add_addr_accepted 8",
         )?;
     }
     for nic in 1..cluster.rates_mbit().len() {

@@ -86,7 +86,8 @@ mod tests {
     fn only_a_complete_report_of_all_bytes_counts() {
         let line = |state: &str, bytes: u64| {
             format!(
-                r#"{{"transfer":"x","state":"{state}","bytes":{bytes},"seconds":2.0,"wall_seconds":2.5}}"#
+                "{{\"transfer\":\"x\",\"state\":\"{state}\",\"bytes\":{bytes},\"seconds\":2.0,\
+                 \"wall_seconds\":2.5}}"
             )
         };
         let good = timing(&line("complete", 8), 8).unwrap();

@@ -78,14 +78,21 @@ fn configure(home: &Path, port: u16) -> Result<()> {
     fs::write(
         home.join("sshd_config"),
         format!(
-            "ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n\
-             PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n"
+            "ListenAddress 127.0.0.1:{port}\n\
+             HostKey {folder}/host\n\
+             AuthorizedKeysFile {folder}/authorized\n\
+             PidFile none\n\
+             StrictModes no\n\
+             UsePAM no\n\
+             PermitRootLogin prohibit-password\n\
+             PasswordAuthentication no\n"
         ),
     )?;
     fs::write(
         home.join("config"),
         format!(
-            "Host benchsource benchdestination\n  HostName 127.0.0.1\n  Port {port}\n  User {user}\n\
+            "Host benchsource benchdestination\n  HostName 127.0.0.1\n  Port {port}\n  User \
+             {user}\n\
              IdentityFile {folder}/user\n  IdentitiesOnly yes\n  StrictHostKeyChecking no\n\
              UserKnownHostsFile /dev/null\n  LogLevel ERROR\n"
         ),

@@ -276,7 +276,9 @@ impl FigureLab<'_> {
             let first_receiver = 1 + self.rates.len() as u32;
             let nodes = |first: u32| (first..first + pairs).collect::<Vec<u32>>();
             let seconds = striped.run(&nodes(1), &nodes(first_receiver), bytes)?;
-            book.keep(json!({ "point": point.label, "way": way.name(), "bytes": bytes, "wall_seconds": seconds }));
+            book.keep(json!({
+                "point": point.label, "way": way.name(), "bytes": bytes, "wall_seconds": seconds
+            }));
             seconds
         } else {
             let rows = point.rows(self.rates, bytes);

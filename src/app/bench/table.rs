@@ -82,7 +82,8 @@ impl fmt::Display for BenchStep {
                 (percent(self.rate.efficiency), percent(self.rate.goodput_efficiency));
             write!(
                 f,
-                "; {of_line} of the line's {line} Gbit/s, {of_goodput} of the {goodput:.3} that packets leave of it"
+                "; {of_line} of the line's {line} Gbit/s, {of_goodput} of the {goodput:.3} that \
+                 packets leave of it"
             )?;
         }
         writeln!(f, "; {} CPU per Gbit/s", cores(self.cost.cpu_per_gbit_per_s))?;

@@ -152,7 +152,10 @@ pub struct CopyArgs {
     /// under its own name
     // One list: with a list followed by a single operand, clap does not accept names that begin
     // with a dash after `--`.
-    #[arg(required = true, num_args = 2.., value_name = "SRC... DST", long_help = OPERANDS_HELP, value_parser = operand())]
+    #[arg(
+        required = true, num_args = 2.., value_name = "SRC... DST", long_help = OPERANDS_HELP,
+        value_parser = operand(),
+    )]
     pub operands: Vec<Operand>,
     #[command(flatten)]
     /// Options of the transfer.
@@ -261,10 +264,16 @@ pub struct PlanArgs {
     pub simulate: bool,
     /// Set another rate for a node's line than its rows have, from the start or from TIME on
     /// (500ms, 2s, or plain seconds); can be repeated
-    #[arg(long = "rate", value_name = "NODE=RATE[@TIME]", value_parser = expect::<NodeRate>, requires = "simulate")]
+    #[arg(
+        long = "rate", value_name = "NODE=RATE[@TIME]", value_parser = expect::<NodeRate>,
+        requires = "simulate",
+    )]
     pub rates: Vec<NodeRate>,
     /// Kill a node at TIME; can be repeated
-    #[arg(long = "kill", value_name = "NODE@TIME", value_parser = expect::<NodeDeath>, requires = "simulate")]
+    #[arg(
+        long = "kill", value_name = "NODE@TIME", value_parser = expect::<NodeDeath>,
+        requires = "simulate",
+    )]
     pub kills: Vec<NodeDeath>,
     /// Network delay between any two nodes, in whole milliseconds or more [default: 0.1 ms]
     #[arg(long, value_name = "TIME", value_parser = duration, requires = "simulate")]
@@ -442,14 +451,16 @@ fn slots(text: &str) -> Result<u32, String> {
 const OPERANDS_HELP: &str = "\
 What to copy, and last where to
 
-An operand is host[,host…]:path, with hostlists such as dtn[01-04]:/data/x, or a local path. A local path that has a \
-colon before its first slash is written ./a:b, and one that begins with a dash ./-x.
+An operand is host[,host…]:path, with hostlists such as dtn[01-04]:/data/x, or a local path. A \
+local path that has a colon before its first slash is written ./a:b, and one that begins with a \
+dash ./-x.
 
-Hosts of one operand, and operands with the same last name on different hosts, hold replicas of one file. Operands with \
-different last names are several files.
+Hosts of one operand, and operands with the same last name on different hosts, hold replicas of \
+one file. Operands with different last names are several files.
 
-The last operand is a file, or a directory, which takes each file under its own name: one that exists, or any path that \
-ends with a slash. Directories are never made. Each of several hosts gets a copy.";
+The last operand is a file, or a directory, which takes each file under its own name: one that \
+exists, or any path that ends with a slash. Directories are never made. Each of several hosts gets \
+a copy.";
 
 /// Smallest number of slots: a relay needs one to send from and one to receive into.
 const SLOTS_MIN: u32 = 2;
@@ -458,8 +469,9 @@ const SLOTS_MIN: u32 = 2;
 /// else keeps it from being busy.
 const SLOTS_MAX: u32 = 4096;
 
-const EXIT_STATUS: &str = "Exit status: 0 complete, 1 internal, 2 usage or specification, 3 node unreachable or lost, \
-                           4 refused, 5 data source or destination, 6 integrity, 7 stalled, 130 cancelled.";
+const EXIT_STATUS: &str = "Exit status: 0 complete, 1 internal, 2 usage or specification, 3 node \
+                           unreachable or lost, 4 refused, 5 data source or destination, 6 \
+                           integrity, 7 stalled, 130 cancelled.";
 
 #[cfg(test)]
 #[path = "args_tests.rs"]

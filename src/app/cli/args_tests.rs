@@ -47,9 +47,9 @@ fn defaults_are_the_promised_ones() {
 
 #[test]
 fn every_option_of_a_transfer() {
-    let line = "copy --launch local --root /d --key-file k --scheduler lp --check blake3 --json --progress never \
-                --limit 2.5G --path splice --slots 4 --fsync --overwrite --no-resume --timeout 2h --stall-timeout 5 \
-                dtn[01-02]:/x b:/x /y";
+    let line = "copy --launch local --root /d --key-file k --scheduler lp --check blake3 --json \
+                --progress never --limit 2.5G --path splice --slots 4 --fsync --overwrite \
+                --no-resume --timeout 2h --stall-timeout 5 dtn[01-02]:/x b:/x /y";
     let CliCommand::Copy(copy) = typed(line).unwrap() else { panic!("not copy") };
     assert_eq!(copy.sources()[0].hosts, ["dtn01", "dtn02"]);
     assert_eq!((copy.sources().len(), copy.destination().path.to_str()), (2, Some("/y")));
@@ -67,8 +67,8 @@ fn every_option_of_a_transfer() {
 
 #[test]
 fn the_other_commands() {
-    let line = "node --listen 10.0.0.1:7000 --root /d --key-file k --nic eth0 --nic eth1 --slots 8 --pin 0-1 \
-                --threads-per-nic 2 --launched";
+    let line = "node --listen 10.0.0.1:7000 --root /d --key-file k --nic eth0 --nic eth1 --slots 8 \
+                --pin 0-1 --threads-per-nic 2 --launched";
     let CliCommand::Node(node) = typed(line).unwrap() else { panic!("not node") };
     assert_eq!((node.nics.len(), node.slots, node.pin), (2, Some(8), PinArg::List(vec![0, 1])));
     assert!(node.launched);

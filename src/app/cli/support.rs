@@ -99,7 +99,8 @@ mod tests {
     fn what_is_there_passes() {
         let lines = [
             "run s",
-            "run s --launch local --scheduler greedy --check blake3 --path auto --json --progress never --slots 4 --fsync",
+            "run s --launch local --scheduler greedy --check blake3 --path auto --json --progress \
+             never --slots 4 --fsync",
             "run s --limit 1G",
             "copy h:/a b --overwrite --no-resume --timeout 1h --stall-timeout 30s",
             "run s --scheduler lp",

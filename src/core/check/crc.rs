@@ -65,13 +65,16 @@ mod tests {
         #[test]
         fn joining_equals_computing_over_both(left: Vec<u8>, right: Vec<u8>) {
             let whole = [left.as_slice(), &right].concat();
-            let (a, b) = (crc_fast::checksum(Crc64Nvme, &left), crc_fast::checksum(Crc64Nvme, &right));
+            let (a, b) =
+                (crc_fast::checksum(Crc64Nvme, &left), crc_fast::checksum(Crc64Nvme, &right));
             prop_assert_eq!(join(a, b, right.len() as u64), crc_fast::checksum(Crc64Nvme, &whole));
         }
 
         #[test]
         fn the_library_joins_long_ranges_the_same(left: u64, right: u64, bytes: u64) {
-            prop_assert_eq!(join(left, right, bytes), crc_fast::checksum_combine(Crc64Nvme, left, right, bytes));
+            prop_assert_eq!(
+                join(left, right, bytes), crc_fast::checksum_combine(Crc64Nvme, left, right, bytes)
+            );
         }
 
         #[test]

@@ -169,27 +169,34 @@ mod tests {
     proptest! {
         #[test]
         fn places_are_apart_and_hold_the_first_and_the_last_bytes(
-            start in 0..1u64 << 50, bytes in 1..1u64 << 44, count in 2..300u32, values_max in 0..200u32, seed: ReplicaSeed,
+            start in 0..1u64 << 50, bytes in 1..1u64 << 44, count in 2..300u32,
+            values_max in 0..200u32, seed: ReplicaSeed,
         ) {
             let range = range(start, bytes, count, values_max);
             prop_assume!(!range.is_whole());
             let places = places(range, &seed);
             prop_assert_eq!(places.len(), count as usize);
             prop_assert!(places.is_sorted_by(|one, next| one.end <= next.start), "{:?}", places);
-            prop_assert_eq!((places[0].start, places[places.len() - 1].end), (start, start + bytes));
+            prop_assert_eq!(
+                (places[0].start, places[places.len() - 1].end), (start, start + bytes)
+            );
             prop_assert!(places.iter().all(|place| place.bytes() == PLACE_BYTES));
-            prop_assert_eq!(places.iter().map(|place| place.bytes()).sum::<u64>(), range.compared_bytes());
+            prop_assert_eq!(
+                places.iter().map(|place| place.bytes()).sum::<u64>(), range.compared_bytes()
+            );
         }
 
         #[test]
         fn a_whole_range_is_read_without_a_gap(
-            start in 0..1u64 << 50, bytes in 1..1u64 << 26, values_max in 0..200u32, seed: ReplicaSeed,
+            start in 0..1u64 << 50, bytes in 1..1u64 << 26, values_max in 0..200u32,
+            seed: ReplicaSeed,
         ) {
             let range = range(start, bytes, 0, values_max);
             prop_assert_eq!(union(places(range, &seed)), vec![range.span]);
             let extents = (0..range.value_count()).map(|value| range.extent_of(value, &seed));
             let largest = extents.map(Span::bytes).max().unwrap_or(0);
-            let most = (bytes / u64::from(values_max.max(1))).next_multiple_of(PLACE_BYTES) + PLACE_BYTES;
+            let most =
+                (bytes / u64::from(values_max.max(1))).next_multiple_of(PLACE_BYTES) + PLACE_BYTES;
             prop_assert!(largest <= most, "{} of {}", largest, bytes);
         }
 
@@ -199,7 +206,8 @@ mod tests {
         ) {
             let from = from % (bytes / 2);
             let half = Span::of(from, bytes / 2);
-            let is_met = places(range(0, bytes, 16, 64), &seed).iter().any(|it| it.intersection(half).is_some());
+            let places = places(range(0, bytes, 16, 64), &seed);
+            let is_met = places.iter().any(|it| it.intersection(half).is_some());
             prop_assert!(is_met);
         }
     }

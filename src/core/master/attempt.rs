@@ -261,7 +261,8 @@ mod tests {
     #[test]
     fn what_passes_between_two_nodes_slows_their_plan() {
         let plan = |option: &str| {
-            let rows = "writer a:1 pattern:1 0 0-99999999 speed=10G\nwriter b:1 pattern:1 0 0-99999999 speed=10G\n\
+            let rows = "writer a:1 pattern:1 0 0-99999999 speed=10G\n\
+                        writer b:1 pattern:1 0 0-99999999 speed=10G\n\
                         reader c:1 null: 0 0-99999999 speed=10G\n";
             let spec = Spec::parse("pair", &format!("id pair\n{option}\n{rows}"))
                 .expect("a specification");

@@ -93,7 +93,10 @@ fn messages(coordinator: &mut Coordinator, shared: bool) -> Vec<usize> {
 #[test]
 fn four_messages_a_node_in_a_transfer_without_incident() {
     let mut coordinator = coordinator(
-        "writer a:1 pattern:1 0 0-99\nwriter b:1 pattern:1 0 0-199\nreader c:1 null: 0 0-149\nreader d:1 null: 0 0-199",
+        "writer a:1 pattern:1 0 0-99\n\
+         writer b:1 pattern:1 0 0-199\n\
+         reader c:1 null: 0 0-149\n\
+         reader d:1 null: 0 0-199",
     );
     assert_eq!(messages(&mut coordinator, false), [4; 4]);
     assert_eq!(coordinator.landed_bytes(), 350);
@@ -163,7 +166,9 @@ fn a_node_at_rest_takes_little_memory() {
 #[test]
 fn who_feeds_other_receivers_is_told_of_the_end() {
     let mut coordinator = coordinator(
-        "writer a:1 pattern:1 0 0-9999999\nreader b:1 file:///x 0 0-9999999\nreader c:1 file:///y 0 0-9999999\n\
+        "writer a:1 pattern:1 0 0-9999999\n\
+         reader b:1 file:///x 0 0-9999999\n\
+         reader c:1 file:///y 0 0-9999999\n\
          reader d:1 null: 0 0-9999999",
     );
     assert_eq!(messages(&mut coordinator, false), [4, 6, 6, 4]);

@@ -65,10 +65,11 @@ fn sentence(
     )
 }
 
-const SENT_REMEDY: &str = "the kernel's routes send them over another NIC (look at `ip rule` and `ip route get PEER from \
-                           ADDRESS`), or the peer is on the same machine";
-const RECEIVED_REMEDY: &str = "they came in by another NIC, which answers for its address (`cep-fast doctor` there says how to \
-                               mend that) or to which the peers' routes lead, or the peer is on the same machine";
+const SENT_REMEDY: &str = "the kernel's routes send them over another NIC (look at `ip rule` and \
+                           `ip route get PEER from ADDRESS`), or the peer is on the same machine";
+const RECEIVED_REMEDY: &str = "they came in by another NIC, which answers for its address \
+                               (`cep-fast doctor` there says how to mend that) or to which the \
+                               peers' routes lead, or the peer is on the same machine";
 
 #[cfg(test)]
 mod tests {

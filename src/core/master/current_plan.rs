@@ -190,8 +190,9 @@ impl CurrentPlan {
             if segments > SEGMENTS_MAX || bytes > MESSAGE_BYTES_MAX {
                 let entry = context.roster.get(node);
                 let what = format!(
-                    "line {}: the rows cut what {} wants into {segments} parts, and telling it takes {bytes} bytes: more \
-                     than {SEGMENTS_MAX} parts or {MESSAGE_BYTES_MAX} bytes",
+                    "line {}: the rows cut what {} wants into {segments} parts, and telling it \
+                     takes {bytes} bytes: more than {SEGMENTS_MAX} parts or {MESSAGE_BYTES_MAX} \
+                     bytes",
                     entry.rows[0].line, entry.address
                 );
                 return Err(Error::new(Code::Usage, what)

@@ -81,8 +81,8 @@ impl ReplicaSet {
         if counts.most > REPLICA_RANGES_MAX as u64 {
             if compares_all {
                 let what = format!(
-                    "the rows of {} cut what it shares with other writers into {} ranges; {REPLICA_RANGES_MAX} can be \
-                     compared",
+                    "the rows of {} cut what it shares with other writers into {} ranges; \
+                     {REPLICA_RANGES_MAX} can be compared",
                     roster.get(counts.node).address,
                     counts.most
                 );

@@ -19,7 +19,9 @@ fn spans(rows: &str) -> Vec<(u64, u64)> {
 
 #[test]
 fn ranges_of_several_sources_are_cut_where_their_senders_change() {
-    let rows = "writer a:1 file:///x 0 0-99\nwriter b:1 file:///x 0 50-199\nwriter c:1 file:///x 0 60-79\n";
+    let rows = "writer a:1 file:///x 0 0-99\n\
+                writer b:1 file:///x 0 50-199\n\
+                writer c:1 file:///x 0 60-79\n";
     assert_eq!(spans(&format!("{rows}reader r:1 null: 0 0-199")), [(50, 59), (60, 79), (80, 99)]);
     assert_eq!(
         spans(&format!("{rows}reader r:1 null: 0 0-54\nreader s:1 null: 0 70-89")),
@@ -113,7 +115,9 @@ fn more_ranges_than_a_message_holds_are_sampled_or_refused() {
 
 #[test]
 fn a_difference_names_both_nodes_and_the_first_range() {
-    let rows = "writer a:1 file:///x 0 0-9999999\nwriter b:1 file:///x 0 0-9999999\nreader r:1 null: 0 0-9999999";
+    let rows = "writer a:1 file:///x 0 0-9999999\n\
+                writer b:1 file:///x 0 0-9999999\n\
+                reader r:1 null: 0 0-9999999";
     let roster = roster(rows);
     let mut set = set(rows, true);
     let mut values =
@@ -132,7 +136,9 @@ fn a_difference_names_both_nodes_and_the_first_range() {
 
 #[test]
 fn what_nobody_could_read_counts_as_not_compared() {
-    let rows = "writer a:1 file:///x 0 0-131071\nwriter b:1 file:///x 0 0-131071\nreader r:1 null: 0 0-131071";
+    let rows = "writer a:1 file:///x 0 0-131071\n\
+                writer b:1 file:///x 0 0-131071\n\
+                reader r:1 null: 0 0-131071";
     let roster = roster(rows);
     let mut set = set(rows, false);
     set.compare(&roster, NodeIx(0), &[5, UNREAD]).expect("it is the first");
@@ -154,7 +160,10 @@ fn receivers_wait_with_their_names_where_others_want_the_same_of_several_senders
             .collect::<Vec<_>>()
     };
     let writers = "writer a:1 file:///x 0 0-99\nwriter b:1 file:///x 0 50-99\n";
-    let readers = "reader c:1 file:///y 0 0-99\nreader d:1 file:///y 0 60-99\nreader e:1 file:///z 0 0-49\nreader f:1 null: 0 0-99";
+    let readers = "reader c:1 file:///y 0 0-99\n\
+                   reader d:1 file:///y 0 60-99\n\
+                   reader e:1 file:///z 0 0-49\n\
+                   reader f:1 null: 0 0-99";
     assert_eq!(
         waits(&format!("{writers}{readers}")),
         ["c:1", "d:1"],

@@ -13,7 +13,10 @@ pub(crate) fn status(coordinator: &Coordinator) -> String {
         .entries
         .iter()
         .zip(coordinator.peers())
-        .map(|(entry, peer)| serde_json::json!({ "name": entry.address.to_string(), "bytes": peer.landed_bytes }))
+        .map(|(entry, peer)| {
+            let name = entry.address.to_string();
+            serde_json::json!({ "name": name, "bytes": peer.landed_bytes })
+        })
         .collect();
     let mut status = serde_json::json!({
         "transfer": coordinator.terms().identity().id,

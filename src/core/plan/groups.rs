@@ -48,8 +48,8 @@ pub(super) fn deal(
         }
         if incidences > INCIDENCES_MAX {
             let what = format!(
-                "groups have too many members for one plan: dealt out up to byte {}, its list of senders and receivers \
-                 passes {INCIDENCES_MAX} entries",
+                "groups have too many members for one plan: dealt out up to byte {}, its list of \
+                 senders and receivers passes {INCIDENCES_MAX} entries",
                 segment.span.end
             );
             return Err(Error::new(Code::Usage, what)

@@ -199,8 +199,8 @@ fn too_many(problem: &PlanProblem, segment: &Segment) -> Error {
         segment.senders.iter().chain(&segment.receivers).chain(segment.groups.iter().flatten());
     let node = &problem.nodes[nodes.last().expect("a segment has receivers").at()];
     let what = format!(
-        "{}the rows overlap too much for one plan: where the rows of {} and {} others meet, at bytes {}, its list of \
-         senders and receivers passes {INCIDENCES_MAX} entries",
+        "{}the rows overlap too much for one plan: where the rows of {} and {} others meet, at \
+         bytes {}, its list of senders and receivers passes {INCIDENCES_MAX} entries",
         node.place(),
         node.name,
         segment.incidences() - 1,

@@ -176,8 +176,10 @@ impl PieceReceiver {
 
     fn answer(&mut self, now: Moment, flow: FlowIx, answer: SenderAnswer) {
         let Some(state) = self.flows.get_mut(&flow) else { return };
-        let (SenderAnswer::Data { request, span, .. } | SenderAnswer::Refuse { request, span, .. }) =
-            answer;
+        let (request, span) = match answer {
+            SenderAnswer::Data { request, span, .. }
+            | SenderAnswer::Refuse { request, span, .. } => (request, span),
+        };
         let asked = state
             .asked
             .iter()
@@ -360,11 +362,11 @@ mod tests {
         piece_receiver
             .handle(Moment(3), ReceiverEvent::Received { flow: FLOW, piece: asked, intact: false });
         let heard: Vec<_> = std::iter::from_fn(|| piece_receiver.poll_scheduler()).collect();
-        assert!(
-            heard.iter().any(
-                |event| matches!(event, scheduler::SchedulerEvent::Failed { piece, .. } if *piece == asked)
-            )
-        );
+        let is_failure = |event: &scheduler::SchedulerEvent| match event {
+            scheduler::SchedulerEvent::Failed { piece, .. } => *piece == asked,
+            _ => false,
+        };
+        assert!(heard.iter().any(is_failure));
         assert!(piece_receiver.poll_timeout().is_some(), "the second request is still owed");
     }
 
@@ -377,9 +379,8 @@ mod tests {
         let due = piece_receiver.poll_timeout().expect("an answer is owed");
         piece_receiver.handle(due, ReceiverEvent::Tick);
         let closed = std::iter::from_fn(|| piece_receiver.poll_action()).last();
-        assert!(
-            matches!(closed, Some(ReceiverAction::Close { error, .. }) if error.code == Code::Stalled)
-        );
+        let Some(ReceiverAction::Close { error, .. }) = closed else { panic!("{closed:?}") };
+        assert_eq!(error.code, Code::Stalled);
     }
 
     /// A relay's own sender fell silent; the relay found out after as long as anybody, and took the

@@ -164,18 +164,26 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_knows_exactly_what_has_landed(lands in proptest::collection::vec((0_u64..60, 1_u64..9), 0..20)) {
+        fn it_knows_exactly_what_has_landed(
+            lands in proptest::collection::vec((0_u64..60, 1_u64..9), 0..20),
+        ) {
             let mut relay = RelayQueue::default();
             let mut bytes = [false; 80];
             for (start, length) in lands {
                 relay.land(Span::of(start, length));
                 bytes[start as usize..(start + length) as usize].fill(true);
             }
-            prop_assert!(relay.landed.windows(2).all(|pair| pair[0].end < pair[1].start), "{:?}", relay.landed);
+            prop_assert!(
+                relay.landed.windows(2).all(|pair| pair[0].end < pair[1].start),
+                "{:?}",
+                relay.landed,
+            );
             for start in 0..70 {
                 for end in start + 1..start + 9 {
                     let has = bytes[start..end].iter().all(|landed| *landed);
-                    prop_assert_eq!(relay.has(Span::new(start as u64, end as u64)), has, "{}-{}", start, end);
+                    prop_assert_eq!(
+                        relay.has(Span::new(start as u64, end as u64)), has, "{}-{}", start, end
+                    );
                 }
             }
         }

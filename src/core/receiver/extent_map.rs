@@ -365,14 +365,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn holes_land_as_their_pieces_do(start in 0u64..40, bytes in 1u64..3000, cuts in proptest::collection::vec(0u64..3040, 0..12)) {
+        fn holes_land_as_their_pieces_do(
+            start in 0u64..40, bytes in 1u64..3000,
+            cuts in proptest::collection::vec(0u64..3040, 0..12),
+        ) {
             let span = Span::of(start, bytes);
             let mut cuts = cuts;
             cuts.sort_unstable();
             cuts.dedup();
-            let holes: Vec<Span> = cuts.chunks_exact(2).map(|ends| Span::new(ends[0], ends[1])).collect();
+            let holes: Vec<Span> =
+                cuts.chunks_exact(2).map(|ends| Span::new(ends[0], ends[1])).collect();
             for method in [CheckMethod::None, CheckMethod::Crc64] {
-                let map = || ExtentMap::new(BlockGrid::new(0, 10), method, [(span, vec![NodeIx(0)])].into_iter());
+                let segments = || [(span, vec![NodeIx(0)])].into_iter();
+                let map = || ExtentMap::new(BlockGrid::new(0, 10), method, segments());
                 let (mut whole, mut pieces) = (map(), map());
                 let landed = whole.land_holes(&holes);
                 for index in 0..pieces.grid.piece_count(span) {

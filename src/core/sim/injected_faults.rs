@@ -138,7 +138,10 @@ impl SimCluster {
             return self.lose(node);
         }
         state.parted = true;
-        self.queue.retain(|_, it| !matches!(it, SimEvent::ToNode(of, _) | SimEvent::ToMaster(of, _) if *of == node));
+        self.queue.retain(|_, it| match it {
+            SimEvent::ToNode(of, _) | SimEvent::ToMaster(of, _) => *of != node,
+            _ => true,
+        });
     }
 
     /// Both sides say again what the other has not heard.

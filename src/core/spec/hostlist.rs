@@ -268,7 +268,8 @@ mod tests {
         #[test]
         fn a_range_counts_and_pads(first in 0u64..2000, more in 0u64..50, width in 1usize..6) {
             let names = expand(&format!("n[{first:0width$}-{}]", first + more)).unwrap();
-            let expected: Vec<String> = (first..=first + more).map(|n| format!("n{n:0width$}")).collect();
+            let expected: Vec<String> =
+                (first..=first + more).map(|n| format!("n{n:0width$}")).collect();
             prop_assert_eq!(names, expected);
         }
     }

@@ -139,7 +139,8 @@ fn errors_name_place_found_and_expected() {
         ),
         (
             "reader n:1 null: 0 0-1 sped=1G",
-            "1:24: found \"sped=1G\", expected speed=, nics=, store= or group= (did you mean speed?)",
+            "1:24: found \"sped=1G\", expected speed=, nics=, store= or group= (did you mean \
+             speed?)",
         ),
         (
             "reader n:1 null: 0 0-1 speed=",
@@ -233,7 +234,10 @@ fn a_million_rows() {
 }
 
 prop_compose! {
-    fn address()(host in "[a-z][a-z0-9.-]{0,12}|(1[0-9]{0,2}\\.){3}7|::1|fe80::2%eth0", port in 1u16..) -> NodeAddress {
+    fn address()(
+        host in "[a-z][a-z0-9.-]{0,12}|(1[0-9]{0,2}\\.){3}7|::1|fe80::2%eth0",
+        port in 1u16..,
+    ) -> NodeAddress {
         NodeAddress { host, port }
     }
 }
@@ -289,10 +293,13 @@ prop_compose! {
         stores in proptest::collection::btree_map("[^\n]{1,8}", 1..=RATE_MAX.0, 0..3),
         pairs in vec((address(), address(), 1..=RATE_MAX.0), 0..3),
     ) -> Spec {
-        let stores = stores.into_iter().map(|(name, rate)| StoreRate { name, rate: BitRate(rate) }).collect();
+        let store = |(name, rate)| StoreRate { name, rate: BitRate(rate) };
+        let stores = stores.into_iter().map(store).collect();
         let pairs = pairs.into_iter().filter(|(from, to, _)| from != to);
-        let pairs = pairs.map(|(from, to, rate)| PairRate { from, to, rate: BitRate(rate), line: 0 }).collect();
-        Spec { id, master, rows, origin, block_bytes: block_power.map(|power| 1 << power), stores, pairs }
+        let pair = |(from, to, rate)| PairRate { from, to, rate: BitRate(rate), line: 0 };
+        let pairs = pairs.map(pair).collect();
+        let block_bytes = block_power.map(|power| 1 << power);
+        Spec { id, master, rows, origin, block_bytes, stores, pairs }
     }
 }
 
@@ -300,7 +307,8 @@ proptest! {
     #[test]
     fn what_is_printed_parses_to_itself(spec in any_spec()) {
         let text = spec.to_string();
-        let mut parsed = Spec::parse("printed", &text).map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
+        let failed = |error| TestCaseError::fail(format!("{error}\n{text}"));
+        let mut parsed = Spec::parse("printed", &text).map_err(failed)?;
         parsed.rows.iter_mut().for_each(|row| row.line = 0);
         parsed.pairs.iter_mut().for_each(|pair| pair.line = 0);
         prop_assert_eq!(parsed, spec, "{}", text);
@@ -309,7 +317,12 @@ proptest! {
     #[test]
     fn no_text_makes_it_panic(
         text in any::<String>(),
-        words in vec("id|master|writer|reader|option|block|origin|store|pair|a:1|[a-z]\\[[0-9]-[0-9]{1,9}\\]:[0-9]{1,6}|[0-9]{1,21}-[0-9]{1,21}|[0-9]+[KMGT]?|file:///x|null:|pattern:1|speed=1G|nics=a|group=g|\"|#|\n", 0..40),
+        words in vec(
+            "id|master|writer|reader|option|block|origin|store|pair|a:1|\
+             [a-z]\\[[0-9]-[0-9]{1,9}\\]:[0-9]{1,6}|[0-9]{1,21}-[0-9]{1,21}|[0-9]+[KMGT]?|\
+             file:///x|null:|pattern:1|speed=1G|nics=a|group=g|\"|#|\n",
+            0..40,
+        ),
     ) {
         for text in [text, words.join(" ")] {
             if let Ok(spec) = Spec::parse("fuzz", &text) {

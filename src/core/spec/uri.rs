@@ -190,7 +190,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_name_has_a_spelling_that_is_safe_to_print(name in prop::collection::vec(1..=u8::MAX, 1..300)) {
+        fn every_name_has_a_spelling_that_is_safe_to_print(
+            name in prop::collection::vec(1..=u8::MAX, 1..300),
+        ) {
             let mut name = name;
             if let Some(last) = name.last_mut().filter(|last| **last == b'/') {
                 *last = b'x';

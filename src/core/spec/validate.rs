@@ -163,7 +163,8 @@ impl Spec {
             if *uris_bytes > NODE_URIS_BYTES_MAX {
                 let node = &row.node;
                 let message = format!(
-                    "the data URIs of {node} have more than {NODE_URIS_BYTES_MAX} bytes together, from {} on",
+                    "the data URIs of {node} have more than {NODE_URIS_BYTES_MAX} bytes together, \
+                     from {} on",
                     place(row)
                 );
                 let remedy =

@@ -21,16 +21,20 @@ fn contradictions_name_their_lines() {
             "option origin 1 lies after byte 0, the first that is offered",
         ),
         (
-            "writer w:1 pattern:1 0 0-9 speed=1G\nreader r:1 null: 0 0-9\nwriter w:1 pattern:1 0 0-9 speed=2G",
+            "writer w:1 pattern:1 0 0-9 speed=1G\n\
+             reader r:1 null: 0 0-9\n\
+             writer w:1 pattern:1 0 0-9 speed=2G",
             "w:1 has two speeds: 1.00 Gbit/s in line 2 and 2.00 Gbit/s in line 4",
         ),
         (
             "writer w:1 pattern:1 0 0-99\nreader r:1 file:///a 10 0-9\nreader r:1 file:///a 0 0-19",
-            "line 3 and line 4 would write different bytes of the data space to bytes 10-19 of file:///a on r:1",
+            "line 3 and line 4 would write different bytes of the data space to bytes 10-19 of \
+             file:///a on r:1",
         ),
         (
             "writer w:1 pattern:1 0 0-99\nreader r:1 mem:a 0 0-9\nreader r:1 mem:a 9 10-19",
-            "line 3 and line 4 would write different bytes of the data space to bytes 9-9 of mem:a on r:1",
+            "line 3 and line 4 would write different bytes of the data space to bytes 9-9 of mem:a \
+             on r:1",
         ),
         (
             "writer w:1 file:///a 0 0-9\nreader w:1 file:///./a 50 0-9",
@@ -45,11 +49,16 @@ fn contradictions_name_their_lines() {
             "line 2 names store fs, which no option declares",
         ),
         (
-            "option store fs 8G\nwriter w:1 file:///a 0 0-9 store=fs\nwriter w:1 file:///b 0 0-9\nreader r:1 null: 0 0-9",
+            "option store fs 8G\n\
+             writer w:1 file:///a 0 0-9 store=fs\n\
+             writer w:1 file:///b 0 0-9\n\
+             reader r:1 null: 0 0-9",
             "w:1 names store fs in line 3 and no store in line 4",
         ),
         (
-            "writer w:1 pattern:1 0 0-99\nreader r:1 null: 0 0-59 group=a\nreader r:1 null: 0 9-19 group=a\n\
+            "writer w:1 pattern:1 0 0-99\n\
+             reader r:1 null: 0 0-59 group=a\n\
+             reader r:1 null: 0 9-19 group=a\n\
              reader r:1 null: 0 50-99 group=b",
             "r:1 wants the same bytes for two groups in line 3 and line 5",
         ),
@@ -58,7 +67,10 @@ fn contradictions_name_their_lines() {
             "line 4 names q:1, which no row does",
         ),
         (
-            "writer w:1 pattern:1 0 0-9\nreader r:1 null: 0 0-9\noption pair w:1 r:1 1G\noption pair r:1 w:1 1G\n\
+            "writer w:1 pattern:1 0 0-9\n\
+             reader r:1 null: 0 0-9\n\
+             option pair w:1 r:1 1G\n\
+             option pair r:1 w:1 1G\n\
              option pair w:1 r:1 2G",
             "w:1 to r:1 has two rates, in line 4 and in line 6",
         ),
@@ -68,7 +80,9 @@ fn contradictions_name_their_lines() {
             "no writer offers bytes 10-19, which line 3 wants",
         ),
         (
-            "writer w:1 pattern:1 0 0-9\nreader r:1 null: 0 0-4 group=g\nreader q:1 null: 0 5-12 group=g",
+            "writer w:1 pattern:1 0 0-9\n\
+             reader r:1 null: 0 0-4 group=g\n\
+             reader q:1 null: 0 5-12 group=g",
             "no writer offers bytes 10-12, which line 4 wants",
         ),
         (
@@ -122,8 +136,13 @@ fn what_only_looks_like_a_contradiction_passes() {
         "writer w:1 file:///a 0 0-9\nreader w:1 file:///b 0 0-9",
         // Two groups of one node that want different bytes; one store for reads and another for
         // writes.
-        "writer w:1 pattern:1 0 0-9\nreader r:1 null: 0 0-4 group=a\nreader r:1 null: 0 5-9 group=b",
-        "option store a 1G\noption store b 1G\nwriter w:1 file:///a 0 0-9 store=a\nreader w:1 file:///b 0 0-9 store=b",
+        "writer w:1 pattern:1 0 0-9\n\
+         reader r:1 null: 0 0-4 group=a\n\
+         reader r:1 null: 0 5-9 group=b",
+        "option store a 1G\n\
+         option store b 1G\n\
+         writer w:1 file:///a 0 0-9 store=a\n\
+         reader w:1 file:///b 0 0-9 store=b",
         "writer w:1 mem:a 0 0-9\nwriter v:1 mem:a 0 10-19\nreader w:1 mem:a 10 10-19",
     ];
     for rows in cases {
@@ -214,7 +233,8 @@ fn a_node_whose_uris_do_not_fit_a_message_is_named_with_the_row() {
     let error = check(&format!("writer w:1 pattern:1 0 0-9\n{}", rows(fitting + 1))).unwrap_err();
     let line = fitting + 3;
     let expected = format!(
-        "the data URIs of r:1 have more than {NODE_URIS_BYTES_MAX} bytes together, from line {line} on"
+        "the data URIs of r:1 have more than {NODE_URIS_BYTES_MAX} bytes together, from line \
+         {line} on"
     );
     assert!(error.message.starts_with(&expected), "{error}");
 }

@@ -202,7 +202,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn writes_partition_the_bytes(offset in 0u64..1 << 50, bytes in lengths(), direct in directs()) {
+        fn writes_partition_the_bytes(
+            offset in 0u64..1 << 50, bytes in lengths(), direct in directs(),
+        ) {
             let mut file_next = offset;
             let mut slot_next = payload_at(offset);
             for step in write_steps(offset, bytes, direct, slot_next) {
@@ -225,7 +227,9 @@ mod tests {
         }
 
         #[test]
-        fn a_read_covers_its_extent(offset in 0u64..1 << 50, bytes in lengths(), direct in directs()) {
+        fn a_read_covers_its_extent(
+            offset in 0u64..1 << 50, bytes in lengths(), direct in directs(),
+        ) {
             let step = read_step(offset, bytes, direct);
             let align = direct.unwrap_or(1);
             prop_assert!(step.slot_range.end <= SLOT_BYTES);
@@ -233,7 +237,9 @@ mod tests {
             prop_assert_eq!(step.file_offset % align as u64, 0);
             prop_assert_eq!(step.slot_range.start % align, 0);
             prop_assert_eq!(step.slot_range.len() % align, 0);
-            prop_assert_eq!(step.file_offset + (step.payload_at - step.slot_range.start) as u64, offset);
+            prop_assert_eq!(
+                step.file_offset + (step.payload_at - step.slot_range.start) as u64, offset
+            );
             prop_assert_eq!(step.slot_range.start + step.needed_bytes, step.payload_at + bytes);
             prop_assert!(step.needed_bytes <= step.slot_range.len());
             prop_assert!(step.slot_range.len() < bytes + 2 * align);
@@ -241,7 +247,8 @@ mod tests {
 
         #[test]
         fn holes_are_never_written(
-            start in 0u64..100_000, bytes in 1usize..60_000, offset in 0u64..100_000, direct in directs(),
+            start in 0u64..100_000, bytes in 1usize..60_000, offset in 0u64..100_000,
+            direct in directs(),
             cuts in prop::collection::vec((0u64..160_000, 0u64..20_000), 0..6),
         ) {
             let piece = Span::of(start, bytes as u64);
@@ -249,8 +256,13 @@ mod tests {
             let mut written = Vec::new();
             for step in write_steps_around(piece, &holes, offset, direct, payload_at(offset)) {
                 assert_sound(&step, direct);
-                prop_assert_eq!(step.slot_range.start as u64 + offset, payload_at(offset) as u64 + step.file_offset);
-                written.push(Span::of(step.file_offset - offset + start, step.slot_range.len() as u64));
+                prop_assert_eq!(
+                    step.slot_range.start as u64 + offset,
+                    payload_at(offset) as u64 + step.file_offset,
+                );
+                written.push(
+                    Span::of(step.file_offset - offset + start, step.slot_range.len() as u64)
+                );
             }
             let total: u64 = written.iter().map(|span| span.bytes()).sum();
             let expected = subtract(piece, &holes);
@@ -260,7 +272,8 @@ mod tests {
 
         #[test]
         fn parts_are_what_subtraction_leaves(
-            start in 0u64..100, bytes in 0u64..100, cuts in prop::collection::vec((0u64..200, 0u64..30), 0..8),
+            start in 0u64..100, bytes in 0u64..100,
+            cuts in prop::collection::vec((0u64..200, 0u64..30), 0..8),
         ) {
             let whole = Span::of(start, bytes);
             let holes = union(cuts.into_iter().map(|(at, bytes)| Span::of(at, bytes)).collect());

@@ -203,7 +203,9 @@ mod tests {
         }
 
         #[test]
-        fn nothing_typed_makes_them_panic(text in any::<String>(), number in "[0-9.]{0,24}[KMGTms]{0,2}") {
+        fn nothing_typed_makes_them_panic(
+            text in any::<String>(), number in "[0-9.]{0,24}[KMGTms]{0,2}",
+        ) {
             for text in [text, number] {
                 let _ = (parse_size(&text), parse_rate(&text), parse_duration(&text));
             }

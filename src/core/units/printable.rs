@@ -82,7 +82,8 @@ pub(crate) fn acts(letter: char) -> bool {
     letter.is_control()
         || matches!(letter,
             '\u{061c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}'
-            | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
             | '\u{e0000}'..='\u{e007f}')
 }
 
@@ -122,7 +123,9 @@ mod tests {
         #[test]
         fn nothing_that_acts_is_left(text in any::<String>()) {
             prop_assert!(!printable(&text).chars().any(acts));
-            prop_assert!(!printable_lines(&text).chars().any(|letter| letter != '\n' && acts(letter)));
+            prop_assert!(
+                !printable_lines(&text).chars().any(|letter| letter != '\n' && acts(letter))
+            );
         }
     }
 }

@@ -289,8 +289,11 @@ mod tests {
     proptest! {
         #[test]
         fn preambles_survive_the_wire(
-            kind in prop::sample::select(vec![ConnectionKind::Control, ConnectionKind::Data, ConnectionKind::Client]),
-            min in any::<u16>(), more in any::<u16>(), key_id in any::<[u8; 16]>(), handshake_bytes in any::<u16>(),
+            kind in prop::sample::select(vec![
+                ConnectionKind::Control, ConnectionKind::Data, ConnectionKind::Client
+            ]),
+            min in any::<u16>(), more in any::<u16>(), key_id in any::<[u8; 16]>(),
+            handshake_bytes in any::<u16>(),
         ) {
             let versions = versions(min, min.saturating_add(more));
             let preamble = Preamble { kind, versions, key_id, handshake_bytes };

@@ -20,7 +20,8 @@ pub(crate) fn make(nodes: usize, each: u64) -> Result<()> {
         return Ok(());
     }
     let what = format!(
-        "{nodes} nodes need {wanted} open files, {in_use} of them open now, and {allowed} are allowed"
+        "{nodes} nodes need {wanted} open files, {in_use} of them open now, and {allowed} are \
+         allowed"
     );
     let remedy = format!(
         "raise the limit to {wanted}: ulimit -n, LimitNOFILE= of a unit, or nofile in limits.conf"

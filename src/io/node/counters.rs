@@ -65,9 +65,12 @@ mod tests {
 
     const TEXT: &str = "\
 Inter-|   Receive                                                |  Transmit
- face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
-    lo: 1296      16    0    0    0     0          0         0     1296      16    0    0    0     0       0          0
-eth0.5:8589934592  9    0    0    0     0          0         0 17179869184   7    0    0    0     0       0          0
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo \
+ colls carrier compressed
+    lo: 1296      16    0    0    0     0          0         0     1296      16    0    0    0     \
+    0       0          0
+eth0.5:8589934592  9    0    0    0     0          0         0 17179869184   7    0    0    0     \
+0       0          0
 ";
 
     #[test]

@@ -80,7 +80,8 @@ pub(super) fn bind(socket: &impl AsFd, nic: &str) {
         // A weaker way is taken without being asked for.
         let why = errno.desc();
         let what = format!(
-            "flows cannot be bound to {nic} and other NICs ({why}), so the kernel's routes choose the NIC"
+            "flows cannot be bound to {nic} and other NICs ({why}), so the kernel's routes choose \
+             the NIC"
         );
         SAID.call_once(|| {
             say(&format!("{what}; it takes Linux 5.7, or the capability CAP_NET_RAW"));

@@ -90,7 +90,8 @@ impl FileNeed {
             "{files} files need {descriptors} open files here, and {left} are left of {allowed}"
         );
         let remedy = format!(
-            "raise the node's limit of open files to {wanted} (ulimit -n, LimitNOFILE= of a unit), or split the transfer"
+            "raise the node's limit of open files to {wanted} (ulimit -n, LimitNOFILE= of a unit), \
+             or split the transfer"
         );
         Err(Error::new(Code::Data, what).remedy(remedy))
     }

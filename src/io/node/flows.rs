@@ -174,7 +174,12 @@ impl Node {
             .and_then(|node_transfer| node_transfer.openings.remove(&rail_pair));
         // One that comes up beside another that was faster is not needed.
         let Some(opening) = opening else { return };
-        let is_rival = |role: SessionRole| matches!(role, SessionRole::Flow { transfer: of, rail_pair: to, .. } if (of, to) == (transfer, rail_pair));
+        let is_rival = |role: SessionRole| match role {
+            SessionRole::Flow { transfer: of, rail_pair: to, .. } => {
+                (of, to) == (transfer, rail_pair)
+            }
+            _ => false,
+        };
         self.sessions.remove_all(|session| is_rival(session.role));
         match session.connection.into_stream(self.poll.registry()) {
             Ok((socket, _)) => {

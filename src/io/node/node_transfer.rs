@@ -171,9 +171,10 @@ impl NodeTransfer {
     ) {
         let StuckData { resent, bytes } = stuck;
         let found = format!(
-            "{nic} to {peer}: small packets pass, large ones do not: handshakes go through, and {} was sent {resent} times again \
-             and never acknowledged; some hop carries less than {nic}'s MTU{mtu} and does not say so (sysctl -w \
-             net.ipv4.tcp_mtu_probing=1 on both nodes, or a smaller MTU)",
+            "{nic} to {peer}: small packets pass, large ones do not: handshakes go through, and {} \
+             was sent {resent} times again and never acknowledged; some hop carries less than \
+             {nic}'s MTU{mtu} and does not say so (sysctl -w net.ipv4.tcp_mtu_probing=1 on both \
+             nodes, or a smaller MTU)",
             human_bytes(bytes)
         );
         self.mtu_holes.insert((nic.to_owned(), peer), found);

@@ -162,8 +162,8 @@ impl FlowOpening {
     }
 }
 
-const DATA_PORTS: &str = "let TCP connections to the data ports of that node through: free ports of its kernel, in \
-                          net.ipv4.ip_local_port_range there";
+const DATA_PORTS: &str = "let TCP connections to the data ports of that node through: free ports \
+                          of its kernel, in net.ipv4.ip_local_port_range there";
 
 /// The outcome of a flow that came up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -59,7 +59,8 @@ impl NodeOptions {
         root.ok_or_else(|| {
             Error::new(
                 Code::Usage,
-                "there is no --root: a node serves and writes below one directory, which has to be named",
+                "there is no --root: a node serves and writes below one directory, which has to be \
+                 named",
             )
             .remedy("--root DIR; --root / for all that the node's user can reach")
         })
@@ -73,8 +74,13 @@ impl NodeOptions {
         if has_key || insecure_no_key {
             return Ok(());
         }
-        Err(Error::new(Code::Refused, "there is no key: whoever reaches the port would be asked for none").remedy(format!(
-            "{KEY_REMEDY}; --insecure-no-key, for a loopback address alone, lets in processes of this user without one"
+        Err(Error::new(
+            Code::Refused,
+            "there is no key: whoever reaches the port would be asked for none",
+        )
+        .remedy(format!(
+            "{KEY_REMEDY}; --insecure-no-key, for a loopback address alone, lets in processes of \
+             this user without one"
         )))
     }
 

@@ -155,12 +155,18 @@ pub(super) fn open(options: &NodeOptions, control: IpAddr) -> Result<Vec<RailPor
     let listed = affinity::nics(&sysfs);
     let (nics, obstacle) =
         listed.map_or_else(|error| (Vec::new(), Some(error)), |nics| (nics, None));
-    let NicChoice { chosen, left_out } = choose(options, control, &nics).map_err(|error| match obstacle {
-        None => error,
-        Some(obstacle) => Error::new(error.code, format!("the NICs of this machine cannot be listed: {obstacle}")).remedy(
-            "allow AF_NETLINK (RestrictAddressFamilies= of systemd, a container's seccomp profile), and mount /sys and /proc",
-        ),
-    })?;
+    let NicChoice { chosen, left_out } =
+        choose(options, control, &nics).map_err(|error| match obstacle {
+            None => error,
+            Some(obstacle) => Error::new(
+                error.code,
+                format!("the NICs of this machine cannot be listed: {obstacle}"),
+            )
+            .remedy(
+                "allow AF_NETLINK (RestrictAddressFamilies= of systemd, a container's seccomp \
+                 profile), and mount /sys and /proc",
+            ),
+        })?;
     left_out.iter().for_each(|what| log::say(what));
     let allowed = affinity::cpus_allowed().unwrap_or_default();
     check_pinning(&options.pinning, &allowed)?;
@@ -315,7 +321,8 @@ fn choose<'a>(
     let left_out = (!names.is_empty()).then(|| {
         let names = names.join(", ");
         format!(
-            "{PORTS_MAX} NICs are the most that a node uses, the fastest of them; left out: {names} (--nic chooses)"
+            "{PORTS_MAX} NICs are the most that a node uses, the fastest of them; left out: \
+             {names} (--nic chooses)"
         )
     });
     found.sort_by_cached_key(|(nic, _)| natural(&nic.name));
@@ -368,7 +375,10 @@ fn named<'a>(
         return first(nic).ok_or_else(|| {
             Error::new(
                 Code::Usage,
-                format!("{name} has no address of the family that the node listens in, but link-local ones"),
+                format!(
+                    "{name} has no address of the family that the node listens in, but link-local \
+                     ones"
+                ),
             )
             .remedy("give it one, or choose another NIC")
         });
@@ -530,8 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_nics_the_fastest_are_kept_with_that_of_the_control_address_and_the_others_are_said()
-     {
+    fn of_too_many_nics_the_fastest_are_kept_with_that_of_the_control_address() {
         let nic =
             |at: u32, speed| nic_with(&format!("eth{at}"), speed, &[&format!("10.0.{at}.1/24")]);
         let same: Vec<NicInfo> = (0..18).map(|at| nic(at, None)).collect();

@@ -73,7 +73,8 @@ mod tests {
     /// A line as the kernel writes it, with this many bytes unacknowledged and retransmissions.
     fn line(local: &str, remote: &str, bytes: u64, resent: u32) -> String {
         format!(
-            "   1: {local} {remote} 01 {bytes:08X}:00000000 01:00000014 {resent:08X}     0        0 7 2 0 100\n"
+            "   1: {local} {remote} 01 {bytes:08X}:00000000 01:00000014 {resent:08X}     0        \
+             0 7 2 0 100\n"
         )
     }
 

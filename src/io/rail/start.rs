@@ -107,7 +107,8 @@ pub(super) fn start(
                 say(
                     &UNREGISTERED,
                     &format!(
-                        "the slots are not registered with the kernel, which is slower ({explained})"
+                        "the slots are not registered with the kernel, which is slower \
+                         ({explained})"
                     ),
                 );
             }

@@ -351,7 +351,8 @@ impl Connection {
             && !self.socket.is_own_users()
         {
             return Err(other_user(
-                "the process that listens there is not this user's, and there is no key to know it by",
+                "the process that listens there is not this user's, and there is no key to know it \
+                 by",
             ));
         }
         let (out, ended) = match step {

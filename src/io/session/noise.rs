@@ -147,7 +147,12 @@ impl NoiseHandshake {
 
     /// Returns true if the peer uses the public key: then its process's user decides.
     pub(super) fn asks_without_key(&self) -> bool {
-        matches!(&self.state, HandshakeStage::First(UnprovenPeer { verdict: Ok((_, admission)), .. }) if admission.key.is_open())
+        match &self.state {
+            HandshakeStage::First(UnprovenPeer { verdict: Ok((_, admission)), .. }) => {
+                admission.key.is_open()
+            }
+            _ => false,
+        }
     }
 
     /// Refuses a peer that uses the public key, once its message has been read.

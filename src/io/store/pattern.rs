@@ -175,7 +175,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_cut_gives_the_same_bytes(seed: u64, start in 0u64..1 << 40, bytes in 0usize..20_000, cut in 0usize..20_000) {
+        fn any_cut_gives_the_same_bytes(
+            seed: u64, start in 0u64..1 << 40, bytes in 0usize..20_000, cut in 0usize..20_000,
+        ) {
             let mut whole = vec![0; bytes];
             fill(seed, start, &mut whole);
             let cut = cut.min(bytes);
@@ -191,7 +193,8 @@ mod tests {
 
         #[test]
         fn stamping_over_filler_equals_filling(
-            seeds: [u64; 2], phase in 0u64..4096, pages in [0u64..1 << 30, 0u64..1 << 30], bytes in 0usize..20_000,
+            seeds: [u64; 2], phase in 0u64..4096, pages in [0u64..1 << 30, 0u64..1 << 30],
+            bytes in 0usize..20_000,
         ) {
             let mut stamped = vec![0; bytes];
             fill(seeds[0], pages[0] * 4096 + phase, &mut stamped);
@@ -202,7 +205,9 @@ mod tests {
         }
 
         #[test]
-        fn the_first_changed_byte_is_found(start in 0u64..1 << 40, bytes in 1usize..20_000, at in 0usize..20_000) {
+        fn the_first_changed_byte_is_found(
+            start in 0u64..1 << 40, bytes in 1usize..20_000, at in 0usize..20_000,
+        ) {
             let at = at % bytes;
             let mut changed = vec![0; bytes];
             fill(9, start, &mut changed);

@@ -140,7 +140,8 @@ impl DestinationPath {
             return Ok(());
         }
         let what = format!(
-            "{} is another directory than when the transfer began: it was replaced, or something was mounted there",
+            "{} is another directory than when the transfer began: it was replaced, or something \
+             was mounted there",
             parent.display()
         );
         Err(Error::new(Code::Data, what).remedy("run again when nobody changes it"))

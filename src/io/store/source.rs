@@ -267,7 +267,8 @@ impl FileSource {
         let only_status =
             FileFingerprint { changed: self.fingerprint.changed, ..now } == self.fingerprint;
         let how = if only_status {
-            "was changed while it was read: its time of change (ctime) is another, so it may have been written to"
+            "was changed while it was read: its time of change (ctime) is another, so it may have \
+             been written to"
         } else {
             "was written to while it was read"
         };

@@ -27,9 +27,13 @@ const ROWS: [&str; 5] = [
     "writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99\n",
     "writer a:1 pattern:1 0 0-9999999\nwriter b:1 pattern:1 0 5000000-9999999\n\
      reader c:1 file:///x 0 0-9999999\nreader d:1 file:///y 0 0-9999999\n",
-    "writer a:1 pattern:1 0 0-9999\nreader b:1 file:///x 0 0-4999\nreader c:1 file:///x 5000 5000-9999\n\
+    "writer a:1 pattern:1 0 0-9999\n\
+     reader b:1 file:///x 0 0-4999\n\
+     reader c:1 file:///x 5000 5000-9999\n\
      reader d:1 file:///x 100 100-199\n",
-    "writer a:1 pattern:1 0 0-9999999\nreader b:1 file:///x 0 0-9999999 group=g\nreader c:1 file:///y 0 0-9999999 group=g\n",
+    "writer a:1 pattern:1 0 0-9999999\n\
+     reader b:1 file:///x 0 0-9999999 group=g\n\
+     reader c:1 file:///y 0 0-9999999 group=g\n",
     "writer a:1 pattern:1 0 0-9999\nreader b:1 null: 0 0-9999\nwriter b:1 pattern:1 0 10000-19999\n\
      reader a:1 file:///x 0 10000-19999\n",
 ];

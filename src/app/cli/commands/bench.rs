@@ -90,8 +90,10 @@ fn sides(args: &BenchArgs) -> Result<(Vec<NodeAddress>, Vec<NodeAddress>)> {
     };
     let side = |option: &str, nodes: Option<Vec<NodeAddress>>, host: &str| {
         nodes.or_else(|| local(host)).ok_or_else(|| {
-            Error::new(Code::Usage, format!("{option} is missing"))
-                .remedy("name the nodes of both sides with --from and --to, or start two here with --launch local")
+            Error::new(Code::Usage, format!("{option} is missing")).remedy(
+                "name the nodes of both sides with --from and --to, or start two here with \
+                 --launch local",
+            )
         })
     };
     let senders = side("--from", given(&args.from), "sender")?;

@@ -69,8 +69,10 @@ fn rows(args: &CopyArgs) -> Result<(Vec<Row>, Vec<String>)> {
             "{first} and {second} are two files, and {} is no directory",
             args.destination()
         );
-        return Err(Error::new(Code::Usage, what)
-            .remedy("name a directory that exists, or end its name with a slash; replicas of one file have one name"));
+        return Err(Error::new(Code::Usage, what).remedy(
+            "name a directory that exists, or end its name with a slash; replicas of one file have \
+             one name",
+        ));
     }
     if !is_directory {
         destination.path = real_parent(&destination.path, args.destination(), &root)?;
@@ -208,7 +210,8 @@ fn survey(file: &CopyFile, target: &Path, root: &Path, warnings: &mut Vec<String
         }
         if known.modified_seconds != found.modified_seconds {
             warnings.push(format!(
-                "{} and {} were modified at different times, and are taken for replicas of one file",
+                "{} and {} were modified at different times, and are taken for replicas of one \
+                 file",
                 replica.typed, place.typed
             ));
         }

@@ -77,8 +77,8 @@ fn say_if_inside(asked: &NodeAddress, listen: SocketAddr) {
     let is_name = asked.host.parse::<IpAddr>().is_err() && asked.host != "localhost";
     if is_name && listen.ip().is_loopback() {
         say(&format!(
-            "{listen} leads to this machine only ({} is a loopback address here, look at /etc/hosts): \
-             listen on an address that other machines reach",
+            "{listen} leads to this machine only ({} is a loopback address here, look at \
+             /etc/hosts): listen on an address that other machines reach",
             asked.host
         ));
     }

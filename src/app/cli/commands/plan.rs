@@ -173,8 +173,12 @@ impl PlanText<'_> {
             self.simulated.as_ref().map_or_else(String::new, SimulationReport::in_words);
         let Plan { scheduler, predicted_seconds, bound, .. } = self.plan;
         format!(
-            "{table}\n{more}\nscheduler  {}, in {:.6} s\npredicted  {predicted_seconds:.6} s by these weights alone\n\
-             bound      {:.6} s, set by {}\n{assumed}{simulated}",
+            "{table}\n\
+             {more}\n\
+             scheduler  {}, in {:.6} s\n\
+             predicted  {predicted_seconds:.6} s by these weights alone\n\
+             bound      {:.6} s, set by {}\n\
+             {assumed}{simulated}",
             scheduler.name(),
             self.planning_seconds,
             bound.seconds,

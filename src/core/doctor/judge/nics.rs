@@ -43,8 +43,14 @@ pub(super) fn judge(machine: &MachineReadings) -> Vec<DoctorFinding> {
         );
         findings.push(
             found
-                .costs("addresses are pieced together from /proc/net, and one in a subnet of its own may be missed")
-                .mended_by("allow AF_NETLINK in RestrictAddressFamilies= of systemd, or in the container's profile"),
+                .costs(
+                    "addresses are pieced together from /proc/net, and one in a subnet of its own \
+                     may be missed",
+                )
+                .mended_by(
+                    "allow AF_NETLINK in RestrictAddressFamilies= of systemd, or in the \
+                     container's profile",
+                ),
         );
     }
     for nic in &machine.nics {
@@ -197,8 +203,14 @@ fn one_for_the_other(machine: &MachineReadings) -> Option<DoctorFinding> {
     );
     Some(
         finding(FindingLevel::Shortfall, names[0], found)
-            .costs("what is sent to one may arrive by another, so that together they may carry no more than one does")
-            .mended_by("sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 net.ipv4.conf.all.rp_filter=2"),
+            .costs(
+                "what is sent to one may arrive by another, so that together they may carry no \
+                 more than one does",
+            )
+            .mended_by(
+                "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 \
+                 net.ipv4.conf.all.rp_filter=2",
+            ),
     )
 }
 

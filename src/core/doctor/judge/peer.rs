@@ -18,9 +18,11 @@ pub(crate) fn judge(peer: &DoctorPeer) -> Vec<DoctorFinding> {
     };
     let said = peer.warnings.iter().filter(is_new);
     let said = said.map(|warning| {
-        finding(FindingLevel::Note, &peer.name, warning.clone()).costs("time before bytes move").mended_by(
-            "as it says; `cep-fast doctor` on each machine names NICs that answer for each other",
-        )
+        let remedy = "as it says; `cep-fast doctor` on each machine names NICs that answer for \
+                      each other";
+        finding(FindingLevel::Note, &peer.name, warning.clone())
+            .costs("time before bytes move")
+            .mended_by(remedy)
     });
     peer.pairs.iter().map(|pair| one(peer, pair)).chain(said).collect()
 }
@@ -40,7 +42,8 @@ fn one(peer: &DoctorPeer, pair: &TriedPair) -> DoctorFinding {
         )
         .costs("its whole line rate")
         .mended_by(format!(
-            "ping -I {} ADDRESS-OF-{}; look for a firewall, a missing route, a dead cable or switch port",
+            "ping -I {} ADDRESS-OF-{}; look for a firewall, a missing route, a dead cable or \
+             switch port",
             pair.nic, pair.peer_nic
         ));
     }
@@ -83,8 +86,8 @@ fn fastest_rate(pair: &TriedPair) -> BitRate {
 fn slow(found: DoctorFinding, peer: &DoctorPeer, pair: &TriedPair) -> DoctorFinding {
     let sender = if pair.direction == PairDirection::Out { "here" } else { "at the peer" };
     found.costs("transfers give it as little, and the rest goes to other NICs").mended_by(format!(
-        "`ethtool {}` here and `ethtool {}` there for the speed agreed on; `nstat TcpRetransSegs` {sender} for losses; `cep-fast \
-         doctor` on {} for its part",
+        "`ethtool {}` here and `ethtool {}` there for the speed agreed on; `nstat TcpRetransSegs` \
+         {sender} for losses; `cep-fast doctor` on {} for its part",
         pair.nic, pair.peer_nic, peer.name
     ))
 }
@@ -101,10 +104,11 @@ fn misled(pair: &TriedPair) -> Option<DoctorFinding> {
     let by = if by == ANOTHER { "none of the NICs in use" } else { by };
     let sends = (pair.direction == PairDirection::Out) == (place == "here");
     let remedy = if sends {
-        "look at `ip rule` and `ip route get PEER from ADDRESS` there; a peer on the same machine is reached over lo"
+        "look at `ip rule` and `ip route get PEER from ADDRESS` there; a peer on the same machine \
+         is reached over lo"
     } else {
-        "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 there, where two NICs are in one subnet; look at \
-         the routes of the other side"
+        "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 there, where \
+         two NICs are in one subnet; look at the routes of the other side"
     };
     let found = finding(
         FindingLevel::Shortfall,

@@ -19,7 +19,8 @@ pub(super) fn judge(machine: &MachineReadings) -> Vec<DoctorFinding> {
 }
 
 fn without_ring(RingObstacle { cause, remedy }: &RingObstacle) -> DoctorFinding {
-    let cost = "rails use plain calls: a system call for every step, and more processor time for every byte";
+    let cost = "rails use plain calls: a system call for every step, and more processor time for \
+                every byte";
     finding(FindingLevel::Shortfall, "io_uring", cause).costs(cost).mended_by(remedy)
 }
 
@@ -68,15 +69,18 @@ fn memlock(machine: &MachineReadings, locked: &Result<(), RingObstacle>) -> Doct
     let limit = machine.memlock_bytes.map_or_else(|| "unlimited".into(), human_bytes);
     let is_enough = machine.memlock_bytes.is_none_or(|limit| limit >= machine.locked_bytes_wanted);
     let raised = format!(
-        "ulimit -l unlimited ({} is the least; before srun, too), LimitMEMLOCK=infinity in a unit of systemd, or fewer --slots",
+        "ulimit -l unlimited ({} is the least; before srun, too), LimitMEMLOCK=infinity in a unit \
+         of systemd, or fewer --slots",
         machine.locked_bytes_wanted.div_ceil(KIB)
     );
     match locked {
         Err(RingObstacle { cause, .. }) => {
             let found = format!(
-                "{wanted} for a node that sends and receives were refused, the limit being {limit}: {cause}"
+                "{wanted} for a node that sends and receives were refused, the limit being \
+                 {limit}: {cause}"
             );
-            let cost = "slots are not registered: the kernel looks up and pins their pages at every operation";
+            let cost = "slots are not registered: the kernel looks up and pins their pages at \
+                        every operation";
             finding(FindingLevel::Shortfall, "memlock", found).costs(cost).mended_by(raised)
         }
         Ok(()) if is_enough => {
@@ -99,9 +103,11 @@ fn filter(machine: &MachineReadings) -> Option<DoctorFinding> {
         filtered("a filter of system calls is on, and lets io_uring pass")
             .costs("a little at every system call")
     } else {
-        filtered("a filter of system calls is on").costs("it may be what forbids io_uring").mended_by(
-            "allow io_uring_setup, io_uring_enter and io_uring_register in the container's profile",
-        )
+        let remedy = "allow io_uring_setup, io_uring_enter and io_uring_register in the \
+                      container's profile";
+        filtered("a filter of system calls is on")
+            .costs("it may be what forbids io_uring")
+            .mended_by(remedy)
     })
 }
 

@@ -361,7 +361,8 @@ proptest! {
     /// A damaged message that is accepted is itself a valid message.
     #[test]
     fn damaged_messages_are_refused_or_make_sense(
-        to_node in to_node(), to_master in to_master(), at in any::<prop::sample::Index>(), bit in 0..8u32,
+        to_node in to_node(), to_master in to_master(), at in any::<prop::sample::Index>(),
+        bit in 0..8u32,
     ) {
         let mut bytes = encode(&to_node).unwrap();
         bytes[at.index(encode(&to_node).unwrap().len())] ^= 1 << bit;

@@ -173,7 +173,9 @@ proptest! {
 
     /// No changed bit of the conversation lets both sides come up.
     #[test]
-    fn no_bit_can_be_changed(victim in 0..3usize, at in any::<prop::sample::Index>(), bit in 0..8u32) {
+    fn no_bit_can_be_changed(
+        victim in 0..3usize, at in any::<prop::sample::Index>(), bit in 0..8u32,
+    ) {
         let flip = |turn: usize, said: &mut Vec<u8>| {
             if turn == victim {
                 let at = at.index(said.len());
@@ -186,11 +188,14 @@ proptest! {
     }
 
     #[test]
-    fn garbage_never_gets_in(bytes in prop::collection::vec(any::<u8>(), 0..300), ours in any::<bool>()) {
+    fn garbage_never_gets_in(
+        bytes in prop::collection::vec(any::<u8>(), 0..300), ours in any::<bool>(),
+    ) {
         let mut garbage = bytes;
         if ours && garbage.len() > 48 {
             let handshake_bytes = 48;
-            let preamble = Preamble { kind: ConnectionKind::Data, versions: VERSIONS, key_id: [7; 16], handshake_bytes };
+            let (kind, versions, key_id) = (ConnectionKind::Data, VERSIONS, [7; 16]);
+            let preamble = Preamble { kind, versions, key_id, handshake_bytes };
             garbage[..PREAMBLE_BYTES].copy_from_slice(&preamble.encode());
         }
         let mut responder = Side::responder();

@@ -102,7 +102,8 @@ proptest! {
 
     #[test]
     fn no_bit_can_be_changed(
-        message in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), bit in 0..8u32,
+        message in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(),
+        bit in 0..8u32,
     ) {
         let (mut near, mut far) = ends();
         let mut bytes = Vec::new();

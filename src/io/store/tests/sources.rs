@@ -90,8 +90,7 @@ fn rewrite(path: &Path, bytes: &[u8]) {
 }
 
 #[test]
-fn a_source_that_is_rewritten_and_has_its_time_set_back_is_noticed_at_the_end_and_by_another_attempt()
- {
+fn a_source_rewritten_with_its_time_set_back_is_noticed_at_the_end_and_by_another_attempt() {
     let home = directory();
     let path = home.path().join("x");
     fs::write(&path, [1; 1000]).unwrap();

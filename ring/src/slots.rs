@@ -6,11 +6,10 @@
 
 use std::fmt;
 use std::io;
-use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use memmap2::{MmapMut, MmapRaw};
 
 /// Bytes in a page: the alignment of every slot, which is sufficient for `O_DIRECT` everywhere.
 pub const PAGE_BYTES: usize = 4096;
@@ -46,7 +45,7 @@ impl SlotPool {
     pub fn new(slot_count: usize, slot_bytes: usize) -> io::Result<Self> {
         let slot_bytes = slot_bytes.checked_next_multiple_of(PAGE_BYTES).unwrap_or(usize::MAX);
         let bytes = slot_count.checked_mul(slot_bytes).filter(|&bytes| bytes <= POOL_BYTES_MAX);
-        let Some(bytes) = bytes.and_then(NonZeroUsize::new) else {
+        let Some(bytes) = bytes.filter(|&bytes| bytes > 0) else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "a pool holds between 1 byte and 1 GiB",
@@ -62,9 +61,7 @@ impl SlotPool {
     #[must_use]
     pub fn take(&self) -> Option<Slot> {
         let index = self.mapping.free_list().pop()?;
-        // SAFETY: an index on the free list is below the slot count, so the result is inside the
-        // mapping.
-        let base = unsafe { self.mapping.base.add(index as usize * self.mapping.slot_bytes) };
+        let base = self.mapping.slot_base(index);
         Some(Slot { base, index, mapping: Arc::clone(&self.mapping) })
     }
 
@@ -86,7 +83,7 @@ impl SlotPool {
     /// Returns the number of slots, free or not.
     #[must_use]
     pub fn slot_count(&self) -> usize {
-        self.mapping.bytes.get() / self.mapping.slot_bytes
+        self.mapping.pages.len() / self.mapping.slot_bytes
     }
 
     /// Returns the size of each slot in bytes.
@@ -129,7 +126,7 @@ impl Slot {
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
         // SAFETY: `base` starts `slot_bytes` mapped, initialised bytes that live as long as
-        // `mapping`; this token is the only way to them, and it is borrowed for as long as the
+        // `mapping`, which makes no reference to them; this token is the only way to them, and it is borrowed for as long as the
         // slice.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.mapping.slot_bytes) }
     }
@@ -168,51 +165,41 @@ impl fmt::Debug for Slot {
 /// The lock is taken each time a slot is taken or returned, mostly by one thread: nanoseconds
 /// against the hundreds of microseconds that a block takes on the wire.
 ///
-/// Invariant: `bytes` is a multiple of `slot_bytes`; the list has each free slot once and never
-/// reallocates.
+/// Invariant: the mapping is whole slots of `slot_bytes`; the list has each free slot once and
+/// never reallocates.
 #[derive(Debug)]
 pub(crate) struct SlotMapping {
-    base: NonNull<u8>,
-    bytes: NonZeroUsize,
+    /// An anonymous mapping, of which no reference is ever made: slots are the access to it.
+    pages: MmapRaw,
     slot_bytes: usize,
     free: Mutex<Vec<u32>>,
 }
 
-// SAFETY: the mapping itself is only an address and a length; access to the bytes goes through
-// slots, one owner each.
-unsafe impl Send for SlotMapping {}
-// SAFETY: as above; the free list is behind a lock.
-unsafe impl Sync for SlotMapping {}
-
 impl SlotMapping {
-    fn new(bytes: NonZeroUsize, slot_bytes: usize) -> io::Result<Self> {
-        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice aliases nothing.
-        let base = unsafe { mmap_anonymous(None, bytes, access, MapFlags::MAP_PRIVATE) }?;
+    fn new(bytes: usize, slot_bytes: usize) -> io::Result<Self> {
+        let pages = MmapRaw::from(MmapMut::map_anon(bytes)?);
         let slot_count =
-            u32::try_from(bytes.get() / slot_bytes).expect("1 GiB has fewer than 2^32 pages");
+            u32::try_from(bytes / slot_bytes).expect("1 GiB has fewer than 2^32 pages");
         let free = Mutex::new((0..slot_count).rev().collect());
-        Ok(Self { base: base.cast(), bytes, slot_bytes, free })
+        Ok(Self { pages, slot_bytes, free })
+    }
+
+    /// Returns the start of a slot.
+    fn slot_base(&self, index: u32) -> NonNull<u8> {
+        let start = index as usize * self.slot_bytes;
+        assert!(start < self.pages.len(), "the pool has a slot {index}");
+        NonNull::new(self.pages.as_mut_ptr().wrapping_add(start)).expect("memory is not at 0")
     }
 
     /// Returns the memory in the form for registering a buffer.
     pub(crate) fn iovec(&self) -> libc::iovec {
-        libc::iovec { iov_base: self.base.as_ptr().cast(), iov_len: self.bytes.get() }
+        libc::iovec { iov_base: self.pages.as_mut_ptr().cast(), iov_len: self.pages.len() }
     }
 
     /// Returns the free list. It is a plain vector, valid at every step, so a panic elsewhere does
     /// not corrupt it.
     fn free_list(&self) -> std::sync::MutexGuard<'_, Vec<u32>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for SlotMapping {
-    fn drop(&mut self) {
-        // SAFETY: this is the whole of one mapping of ours, and no slot is left, for each holds an
-        // `Arc` of it.
-        let unmapped = unsafe { munmap(self.base.cast(), self.bytes.get()) };
-        assert_eq!(unmapped, Ok(()), "a mapping of ours can be unmapped");
     }
 }
 

@@ -18,7 +18,7 @@ use crate::core::wire::control::{NodeStats, PeerNode, Prepare, RailStats};
 use crate::io::clock;
 use crate::io::rail::paths;
 use crate::io::rail::paths::PathStats;
-use crate::io::rail::transfer_files::{RailTally, TransferFiles};
+use crate::io::rail::transfer_files::TransferFiles;
 use crate::io::session::Key;
 use crate::io::store::DestinationClaim;
 
@@ -191,7 +191,7 @@ impl NodeTransfer {
         self.transfer_files
             .iter()
             .flat_map(|transfer_files| &transfer_files.tallies)
-            .map(RailTally::sent_bytes)
+            .map(|tally| tally.sent_bytes())
             .sum()
     }
 

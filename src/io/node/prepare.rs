@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
+use crossbeam_utils::CachePadded;
+
 use super::reading::ReadProgress;
 use super::{claims, keeping, verify};
 use crate::core::block_grid::BlockGrid;
@@ -50,7 +52,7 @@ pub(crate) fn open(
     let OpenedRows { sinks, layouts, shared, states, modes } =
         open_destinations(root, prepare, &rows, &offers, files)?;
     let method = CheckMethod::new(prepare.options.transfer.check, prepare.options.object);
-    let tallies = (0..rails).map(|_| RailTally::default()).collect();
+    let tallies = (0..rails).map(|_| CachePadded::new(RailTally::default())).collect();
     let activity = TransferActivity::default();
     let path = prepare.options.transfer.path;
     let transfer_files = TransferFiles {

@@ -4,6 +4,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crossbeam_utils::CachePadded;
+
 use super::paths::PathStats;
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
@@ -38,8 +40,8 @@ pub(crate) struct TransferFiles {
     pub(crate) layouts: Vec<FileLayout>,
     /// Ranges that are zeros and are not written; known when the plan is.
     pub(crate) holes: OnceLock<Vec<Span>>,
-    /// Counters of each rail, in the order of the node's rails.
-    pub(crate) tallies: Vec<RailTally>,
+    /// Counters of each rail, in the order of the node's rails. Neighbours share no cache line.
+    pub(crate) tallies: Vec<CachePadded<RailTally>>,
     pub(crate) activity: TransferActivity,
     /// The place among `sinks` of each file of a layout; known when it is first asked for.
     pub(crate) sink_places: OnceLock<Vec<Option<usize>>>,
@@ -160,12 +162,17 @@ impl RailTally {
 #[derive(Debug, Default)]
 pub(crate) struct TransferActivity {
     /// The first request, in nanoseconds of the clock; 0 where there was none.
-    first_request: AtomicU64,
-    last_written: AtomicU64,
+    first_request: CachePadded<AtomicU64>,
+    /// Every rail writes it, with every piece.
+    last_written: CachePadded<AtomicU64>,
 }
 
 impl TransferActivity {
     pub(super) fn requested(&self, now: Moment) {
+        // All but the first only read it, so that each rail keeps its copy of the cache line.
+        if self.first_request.load(Ordering::Relaxed) != 0 {
+            return;
+        }
         // Losing the race to another rail is fine: that one was first.
         let _ = self.first_request.compare_exchange(
             0,

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_utils::CachePadded;
 
 use super::transfer_files::{RailTally, SourceRow, TransferActivity, TransferFiles};
 use super::{RailCommand, RailHandle, RailPlacement, RailSize, ReportSender, slots_max, start};
@@ -68,7 +69,7 @@ fn transfer_files(
     layouts: Vec<FileLayout>,
 ) -> Arc<TransferFiles> {
     let holes = OnceLock::new();
-    let tallies = vec![RailTally::default()];
+    let tallies = vec![CachePadded::new(RailTally::default())];
     let (method, grid, activity) =
         (CheckMethod::Crc64, BlockGrid::new(0, MIB), TransferActivity::default());
     Arc::new(TransferFiles {

@@ -126,8 +126,8 @@ impl Slot {
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
         // SAFETY: `base` starts `slot_bytes` mapped, initialised bytes that live as long as
-        // `mapping`, which makes no reference to them; this token is the only way to them, and it is borrowed for as long as the
-        // slice.
+        // `mapping`, which makes no reference to them; this token is the only way to them, and it
+        // is borrowed for as long as the slice.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.mapping.slot_bytes) }
     }
 

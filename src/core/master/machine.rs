@@ -348,8 +348,9 @@ impl MasterMachine {
 
     fn message(&mut self, now: Moment, node: NodeIx, message: ToMaster) {
         let link = &mut self.links[node.at()];
-        link.heard += u32::from(message.is_counted());
         let is_resuming = matches!(link.stage, LinkStage::Broken(_));
+        // On a session that is being resumed nothing of the attempt comes before `Resumed`.
+        link.heard += u32::from(message.is_counted() && !is_resuming);
         match message {
             _ if self.closing.is_some() => {}
             ToMaster::Resumed { heard } if is_resuming => {
@@ -358,6 +359,12 @@ impl MasterMachine {
                 self.coordinator.handle(now, CoordinatorEvent::NodeBack { node, heard });
             }
             ToMaster::Resumed { .. } => {}
+            // The session broke before the node was prepared, or before that was known here.
+            ToMaster::Failed { .. } if is_resuming && link.heard == 0 => {
+                link.stage = LinkStage::Up;
+                self.unsettled.remove(&node);
+                self.coordinator.handle(now, CoordinatorEvent::NodeBack { node, heard: 0 });
+            }
             // It was started anew, and what we knew is lost, no less than if nobody had answered.
             // Whether that matters depends on how far the transfer is.
             ToMaster::Failed { error, .. } if is_resuming => self.lose(now, node, error),

@@ -90,6 +90,11 @@ impl PeerRecord {
         self.stats = Some(Box::new(stats));
     }
 
+    /// Returns the number of counted messages to the node, whether or not they have arrived.
+    pub(crate) fn sent_count(&self) -> u32 {
+        u32::try_from(self.sent.len()).expect("a node is sent few messages")
+    }
+
     /// Returns the node's statistics, as far as they are reported.
     pub(crate) fn stats(&self) -> &NodeStats {
         self.stats.as_deref().unwrap_or(const { &NO_STATS })

@@ -128,7 +128,7 @@ pub(crate) enum NodeAction {
 /// A node, between its sockets and its workers.
 ///
 /// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions:
-/// `take_remains`.
+/// `take_remains`, `state`, `told_count`, `is_idle`.
 pub(crate) struct NodeMachine {
     /// The NIC of each of its rails.
     nics: Vec<String>,
@@ -218,9 +218,20 @@ impl NodeMachine {
     }
 
     /// Returns the state of a transfer; `None` if it is over.
-    #[cfg(test)]
     pub(crate) fn state(&self, transfer: TransferIx) -> Option<ParticipantState> {
         self.attempts.get(&transfer)?.state()
+    }
+
+    /// Returns the number of counted messages to the master of a transfer; `None` if nothing of it
+    /// is left.
+    pub(crate) fn told_count(&self, transfer: TransferIx) -> Option<u32> {
+        self.attempts.get(&transfer).map(|attempt| attempt.replay.count())
+    }
+
+    /// Returns true if it has no session and no attempt, and no rails that end.
+    pub(crate) fn is_idle(&self) -> bool {
+        let has_none = self.sessions.is_empty() && self.attempts.is_empty();
+        has_none && self.waiting.is_empty() && self.resting.is_none() && self.actions.is_empty()
     }
 
     fn tick(&mut self, now: Moment) {

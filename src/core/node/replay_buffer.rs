@@ -31,6 +31,11 @@ impl ReplayBuffer {
         self.said.push(message);
     }
 
+    /// Number of messages that are kept.
+    pub(crate) fn count(&self) -> u32 {
+        u32::try_from(self.said.len()).expect("an attempt has few counted messages")
+    }
+
     /// The messages that a master has not heard which has heard so many.
     pub(crate) fn unheard(&self, heard: u32) -> &[Vec<u8>] {
         self.said.get(heard as usize..).unwrap_or_default()

@@ -1,190 +1,55 @@
-//! The simulated world: one clock, one queue of happenings, the network, and what connects the
-//! machines.
+//! A simulated cluster: its masters and nodes, and the loop that takes events to them.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+#[cfg(test)]
 use std::rc::Rc;
 use std::time::Duration;
 
-use random::SplitMix;
-
-use super::injected_faults::NetworkCuts;
-use super::net::{NodeLinks, SimNetwork, SimStore};
-use super::node::{FlowMessage, PieceFaults, SimNode};
-use super::rails::KernelOp;
+use super::context::SimContext;
+use super::dues::NodeDues;
+use super::flows::answer_flow;
+use super::master::SimMaster;
+use super::messages::{FlowTransit, OrderedChannel};
+use super::messages::{SessionEnd, SessionRef, SimEvent};
+use super::node::SimNode;
+use super::schedule::EventLog;
 use super::timeline::{TimelineEntry, TransferTimeline};
+use super::world::{MasterIx, SimEndpoint, SimWorld};
+#[cfg(test)]
+use super::{net::NodeLinks, node::DiskOpener, world::InjectedFault};
 use crate::core::error::{Code, Error};
 use crate::core::master::attempt::AttemptConfig;
-use crate::core::master::coordinator;
-use crate::core::master::coordinator::{Coordinator, TransferPhase};
+use crate::core::master::coordinator::TransferPhase;
 use crate::core::master::roster::Roster;
-use crate::core::node::participant;
-use crate::core::node::participant::Participant;
 use crate::core::piece::FlowIx;
-use crate::core::rail::RailEvent;
-use crate::core::receiver::rail_pairs::RailPair;
-use crate::core::receiver::scheduler;
+use crate::core::receiver::scheduler::SchedulerCounts;
 use crate::core::spec::RowRole;
-use crate::core::units::{BitRate, Moment, NodeIx, Span, union};
-use crate::core::wire::control;
-use crate::core::wire::control::ToNode;
-use crate::core::wire::{Check, Frame};
+use crate::core::units::{Moment, NodeIx, Span, union};
 
 /// A transfer that takes longer than this on the virtual clock, and than [`LONGEST_BOUNDS`], is
 /// stuck.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
-/// How many times its bound a transfer may take.
+/// Number of bounds that a transfer may take.
 const LONGEST_BOUNDS: f64 = 1e4;
-/// How long nodes go on by themselves, at most.
-const ALONE_MAX: Duration = Duration::from_secs(20);
-/// How long a node may take to end when its master is gone.
-const ENDED_WITHIN: Duration = Duration::from_secs(60);
-
-/// The world that the machines run in.
-#[derive(Clone, Debug)]
-pub(crate) struct SimWorld {
-    /// The links of every node.
-    pub(crate) links: Vec<NodeLinks>,
-    /// Rails of every node; they share its links. One where this says nothing.
-    pub(crate) rails: Vec<usize>,
-    pub(crate) stores: Vec<SimStore>,
-    /// One way between any two nodes.
-    pub(crate) latency: Duration,
-    /// What a disk takes for one piece, besides its bytes.
-    pub(crate) disk_latency: Duration,
-    /// What a disk moves.
-    pub(crate) disk_bytes_per_second: f64,
-    /// What a disk may take longer, by chance.
-    pub(crate) disk_whims: Duration,
-    /// How long the master may take to notice that a node is gone.
-    pub(crate) noticed_within: Duration,
-    pub(crate) faults: PieceFaults,
-    /// Where chance starts.
-    pub(crate) seed: u64,
-    /// Whether every event is written down.
-    pub(crate) keeps_log: bool,
-}
-
-/// Something that will happen at a moment.
-#[derive(Clone, Debug)]
-pub(super) enum SimEvent {
-    NodeUp(NodeIx),
-    ToNode(NodeIx, Vec<u8>),
-    ToMaster(NodeIx, Vec<u8>),
-    GoodBye(NodeIx),
-    Member(NodeIx, participant::ParticipantEvent),
-    /// A node's disk has done what its participant wants of it.
-    Done(NodeIx, DiskJob),
-    FlowOpened {
-        receiver: NodeIx,
-        rail_pair: RailPair,
-        weight: u64,
-    },
-    Request {
-        receiver: NodeIx,
-        sender: NodeIx,
-        flow: FlowIx,
-        frame: Frame,
-    },
-    Arrived {
-        sender: NodeIx,
-        receiver: NodeIx,
-        flow: FlowIx,
-        message: FlowMessage,
-    },
-    /// An operation of a node's kernel ends.
-    Kernel {
-        node: NodeIx,
-        rail: usize,
-        op: KernelOp,
-    },
-    /// A node hears that the peer has closed a flow.
-    FlowClosed {
-        node: NodeIx,
-        flow: FlowIx,
-        error: Error,
-    },
-    /// A node's links change; `told` is the line rate by which they do.
-    Relink(NodeIx, NodeLinks, Option<BitRate>),
-    Trouble(InjectedFault),
-}
-
-/// What a participant asks of its disk.
-#[derive(Clone, Debug)]
-pub(super) enum DiskJob {
-    Preallocate { wanted: Vec<Span>, holes: Vec<Span>, kept: Vec<Span>, forgets: bool },
-    Flush,
-    Commit { landed_everywhere: bool, checks: Vec<(Span, Check)> },
-    Leave,
-}
-
-/// What befalls a cluster; see [`super::injected_faults`].
-#[derive(Clone, Copy, PartialEq, Debug)]
-#[cfg_attr(not(test), allow(dead_code, reason = "a forecast has deaths alone"))]
-pub(crate) enum InjectedFault {
-    Kill(NodeIx),
-    /// A node does nothing for so long.
-    Freeze(NodeIx, Duration),
-    /// Nothing gets from one place to another for so long.
-    Cut(SimEndpoint, SimEndpoint, Duration),
-    Heal(SimEndpoint, SimEndpoint),
-    /// All flows of a node break.
-    Reset(NodeIx),
-    /// A control session breaks, with all that is on its way.
-    Part(NodeIx),
-    /// The session stands again, over another connection.
-    Rejoin(NodeIx),
-    /// The master gives a node up.
-    Lose(NodeIx),
-    /// Somebody cancels the transfer.
-    Cancel,
-}
-
-/// A node, or the master.
-pub(crate) type SimEndpoint = Option<NodeIx>;
-
-/// What keeps to its order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum OrderedChannel {
-    ToNode(NodeIx),
-    ToMaster(NodeIx),
-    Requests(NodeIx, FlowIx),
-    Data(NodeIx, FlowIx),
-}
-
-/// A cluster that will run one transfer.
+/// Time for nodes to end when no master is left: a lease, and waits for what is under way.
+const ENDED_WITHIN: Duration = Duration::from_secs(300);
+/// A cluster that will run one transfer, in one attempt or more.
 pub(crate) struct SimCluster {
-    pub(super) now: Moment,
-    sequence: u64,
-    pub(super) queue: BTreeMap<(Moment, u64), SimEvent>,
-    pub(super) net: SimNetwork<FlowMessage>,
+    pub(super) cx: SimContext,
     pub(super) nodes: Vec<SimNode>,
-    pub(super) coordinator: Coordinator,
-    pub(super) world: SimWorld,
-    pub(super) random: SplitMix,
-    pub(super) cuts: NetworkCuts,
-    /// When the last of what keeps to its order arrives.
-    ways: BTreeMap<OrderedChannel, Moment>,
-    /// The master is gone: what it is told it does not hear.
-    pub(super) is_orphaned: bool,
-    /// When the master dies.
-    pub(crate) master_dies: Option<Moment>,
-    /// When the transfer must have ended, well or not.
-    pub(crate) deadline: Option<Moment>,
-    /// When a machine of a node wants a tick, and the same by node. Brought up to date when the
-    /// node is followed, as it must be after every event of its machines.
-    due: BTreeSet<(Moment, NodeIx)>,
-    due_of: Vec<Option<Moment>>,
-    /// What happens so long after the first bytes may move.
+    pub(super) masters: Vec<SimMaster>,
+    /// Masters that have not begun.
+    pending: BTreeMap<MasterIx, (Roster, AttemptConfig)>,
+    /// Brought up to date after every event of a node.
+    dues: NodeDues,
+    /// Events that happen so long after the first bytes may move.
     later: Vec<(Duration, SimEvent)>,
-    pub(super) history: TransferTimeline,
+    /// Latest end of the transfer, good or bad.
+    pub(crate) deadline: Option<Moment>,
     log: EventLog,
 }
 
-/// Every event of every machine, in order, where the world keeps it.
-pub(super) type EventLog = Rc<RefCell<Vec<String>>>;
-
-/// How a simulated transfer ended.
+/// End of a simulated transfer: that of the attempt that completed, or else of the last one.
 #[derive(Debug)]
 #[cfg_attr(not(test), allow(dead_code, reason = "a forecast needs less than tests do"))]
 pub(crate) struct SimOutcome {
@@ -194,9 +59,9 @@ pub(crate) struct SimOutcome {
     /// The same for each node that everything landed at.
     pub(crate) node_seconds: Vec<Option<f64>>,
     pub(crate) bound_seconds: f64,
-    pub(crate) counts: scheduler::SchedulerCounts,
+    pub(crate) counts: SchedulerCounts,
     pub(crate) history: TransferTimeline,
-    /// Which nodes were heard to the end: the others died, or lost their master.
+    /// Nodes that have heard the good-bye of the master.
     pub(crate) heard_out: Vec<bool>,
     pub(crate) log: Vec<String>,
 }
@@ -205,291 +70,377 @@ impl SimCluster {
     /// A cluster of the nodes of `roster` in `world`.
     pub(crate) fn new(roster: Roster, terms: AttemptConfig, world: SimWorld) -> SimCluster {
         assert_eq!(roster.entries.len(), world.links.len(), "every node has links");
-        let nodes = roster.entries.iter().enumerate().map(|(at, entry)| {
-            let rails = world.rails.get(at).copied().unwrap_or(1);
-            let of = |role: RowRole| {
-                entry.rows.iter().filter(move |row| row.role == role).map(|row| row.range)
-            };
-            let [wanted, offered] =
-                [RowRole::Receiver, RowRole::Sender].map(|role| union(of(role).collect()));
-            SimNode::new(rails, terms.block_bytes(), wanted, offered)
-        });
+        let rails = |at: usize| world.rails.get(at).copied().unwrap_or(1);
+        let nodes = (0..world.links.len())
+            .map(|at| SimNode::new(NodeIx(at as u32), rails(at), world.launched))
+            .collect();
         let mut cluster = SimCluster {
-            now: Moment(0),
-            sequence: 0,
-            queue: BTreeMap::new(),
-            net: SimNetwork::new(&world.links, &world.stores),
-            nodes: nodes.collect(),
-            coordinator: Coordinator::new(Moment(0), roster, terms),
-            random: SplitMix::new(world.seed),
-            cuts: NetworkCuts::default(),
-            ways: BTreeMap::new(),
-            is_orphaned: false,
-            master_dies: None,
-            deadline: None,
-            due: BTreeSet::new(),
-            due_of: vec![None; world.links.len()],
+            dues: NodeDues::new(world.links.len()),
+            cx: SimContext::new(world),
+            nodes,
+            masters: Vec::new(),
+            pending: BTreeMap::new(),
             later: Vec::new(),
-            history: TransferTimeline::default(),
+            deadline: None,
             log: EventLog::default(),
-            world,
         };
+        let master = SimMaster::begin(&mut cluster.cx, MasterIx(0), roster, terms);
+        cluster.masters.push(master);
         for node in (0..cluster.nodes.len() as u32).map(NodeIx) {
-            cluster.after(cluster.world.latency, SimEvent::NodeUp(node));
+            cluster.rearm(node);
         }
         cluster
     }
 
-    /// Something happens so long after the first bytes may move.
-    pub(super) fn later(&mut self, after: Duration, happening: SimEvent) {
-        self.later.push((after, happening));
-    }
-
-    /// Gives a node something to read from and write to.
+    /// Another master begins an attempt at `moment`.
     #[cfg(test)]
-    pub(crate) fn set_disk(&mut self, node: NodeIx, disk: Box<dyn super::disk::SimDisk>) {
-        self.nodes[node.at()].disk = disk;
+    pub(crate) fn add_master(&mut self, moment: Moment, roster: Roster, terms: AttemptConfig) {
+        let master = MasterIx((self.masters.len() + self.pending.len()) as u32);
+        self.pending.insert(master, (roster, terms));
+        self.cx.schedule.at(moment, SimEvent::MasterBegins(master));
     }
 
-    /// What is written down, also where a promise is broken.
+    /// Something happens so long after the first bytes may move.
+    pub(super) fn later(&mut self, after: Duration, event: SimEvent) {
+        self.later.push((after, event));
+    }
+
+    /// Gives a node something to read from and write to, in each attempt.
+    #[cfg(test)]
+    pub(crate) fn set_disks(&mut self, node: NodeIx, open_disk: DiskOpener) {
+        self.nodes[node.at()].set_disks(open_disk);
+    }
+
+    /// Has a worker of a node that opens files read for so long.
+    #[cfg(test)]
+    pub(crate) fn read_for(&mut self, node: NodeIx, reads_for: Duration) {
+        self.nodes[node.at()].read_for(reads_for);
+    }
+
+    /// The log of events, also where a promise is broken.
     #[cfg(test)]
     pub(super) fn log(&self) -> EventLog {
         Rc::clone(&self.log)
     }
 
-    /// Something befalls the cluster at `moment`.
+    /// A fault befalls the cluster at `moment`.
     #[cfg(test)]
-    pub(crate) fn trouble(&mut self, moment: Moment, trouble: InjectedFault) {
-        self.at(moment, SimEvent::Trouble(trouble));
+    pub(crate) fn fault(&mut self, moment: Moment, fault: InjectedFault) {
+        self.cx.schedule.at(moment, SimEvent::Fault(fault));
     }
 
     /// A node's links change at `moment`.
     #[cfg(test)]
     pub(crate) fn relink(&mut self, node: NodeIx, moment: Moment, links: NodeLinks) {
-        self.at(moment, SimEvent::Relink(node, links, None));
+        self.cx.schedule.at(moment, SimEvent::Relink { node, links, told: None });
     }
 
-    /// Whether every reader has what it wants, and every group between its participants.
-    fn is_complete(&self) -> bool {
-        let entries = || self.coordinator.roster().entries.iter().zip(&self.nodes);
-        let readers =
+    /// Returns true if every receiver has what it wants of an attempt, and every group between its
+    /// participants.
+    fn is_complete(&self, master: &SimMaster) -> bool {
+        let attempt = master.coordinator().terms().identity().attempt;
+        let entries = || master.coordinator().roster().entries.iter().zip(&self.nodes);
+        let rows =
             || entries().flat_map(|(entry, node)| entry.rows.iter().map(move |row| (row, node)));
-        readers().filter(|(row, _)| row.role == RowRole::Receiver).all(|(row, node)| {
-            let mates =
-                readers().filter(|(mate, _)| mate.group.is_some() && mate.group == row.group);
-            let have = union(
-                node.landed
-                    .iter()
-                    .chain(mates.flat_map(|(_, mate)| &mate.landed))
-                    .copied()
-                    .collect(),
-            );
-            have.iter().any(|have| have.contains(row.range))
+        let landed = |node: &SimNode| -> Vec<Span> {
+            node.find(&attempt).map_or(Vec::new(), |(_, it)| it.landed.iter().copied().collect())
+        };
+        rows().filter(|(row, _)| row.role == RowRole::Receiver).all(|(row, node)| {
+            let mates = rows().filter(|(mate, _)| mate.group.is_some() && mate.group == row.group);
+            let mut have = landed(node);
+            have.extend(mates.flat_map(|(_, mate)| landed(mate)));
+            union(have).iter().any(|have| have.contains(row.range))
         })
     }
 
-    /// Runs until the master is done, or dies, and until its nodes have left the transfer then.
+    fn is_over(&self) -> bool {
+        self.pending.is_empty() && !self.masters.iter().any(SimMaster::is_running)
+    }
+
+    /// Runs until every master has ended, and until its nodes have left the transfer then.
     ///
     /// # Panics
     /// If a promise is broken, or the transfer hangs.
     pub(crate) fn run(mut self) -> SimOutcome {
         let mut began = None;
-        while self.coordinator.phase() != TransferPhase::Done
-            && self.master_dies.is_none_or(|dies| self.now < dies)
-        {
-            self.step();
-            if began.is_none() && self.coordinator.phase() == TransferPhase::Moving {
-                began = Some(self.now);
-                for (after, happening) in std::mem::take(&mut self.later) {
-                    self.at(self.now + after, happening);
+        while !self.is_over() {
+            assert!(self.step(), "a master waits, and nothing is due");
+            let is_moving = |it: &SimMaster| it.coordinator().phase() == TransferPhase::Moving;
+            if began.is_none() && self.masters.iter().any(is_moving) {
+                let now = self.cx.now();
+                began = Some(now);
+                for (after, event) in std::mem::take(&mut self.later) {
+                    self.cx.schedule.at(now + after, event);
                 }
             }
             let longest = LONGEST.as_secs_f64().max(self.bound_seconds() * LONGEST_BOUNDS);
-            let is_late = self.now.since(began.unwrap_or_default()).as_secs_f64() > longest;
-            assert!(
-                !is_late && self.deadline.is_none_or(|deadline| self.now < deadline),
-                "the transfer hangs"
-            );
+            let now = self.cx.now();
+            let is_late = now.since(began.unwrap_or_default()).as_secs_f64() > longest;
+            let is_late = is_late || self.deadline.is_some_and(|deadline| now >= deadline);
+            assert!(!is_late, "the transfer hangs");
         }
-        self.history.began = began.unwrap_or(self.now);
-        let is_done = self.coordinator.phase() == TransferPhase::Done;
-        let error = match self.coordinator.error() {
-            None if !is_done => Some(Error::new(Code::Unreachable, "the master died")),
+        self.cx.history.began = began.unwrap_or(self.cx.now());
+        for master in &self.masters {
+            let coordinator = master.coordinator();
+            let is_everywhere =
+                coordinator.error().is_none() && coordinator.phase() >= TransferPhase::Finishing;
+            assert!(!is_everywhere || self.is_complete(master), "complete is complete");
+        }
+        self.wind_down();
+        self.outcome()
+    }
+
+    /// No master is left: every node ends its attempts, and holds nothing then.
+    fn wind_down(&mut self) {
+        let deadline = self.deadline.unwrap_or_default().max(self.cx.now()) + ENDED_WITHIN;
+        while let Some(held) = self.held() {
+            assert!(self.step(), "{held}, and nothing is due");
+            assert!(self.cx.now() < deadline, "{held} for {ENDED_WITHIN:?} without a master");
+        }
+    }
+
+    /// Returns a part of the cluster that holds anything although no master is left.
+    fn held(&self) -> Option<String> {
+        let mut nodes = self.nodes.iter().enumerate();
+        let held = nodes.find_map(|(at, node)| Some(format!("node {at} holds {}", node.held()?)));
+        held.or_else(|| {
+            let session = self.cx.sessions.held().next()?;
+            Some(format!("{session:?} stands"))
+        })
+    }
+
+    fn outcome(self) -> SimOutcome {
+        let bound_seconds = self.bound_seconds();
+        let told = self.masters.iter().position(SimMaster::is_complete);
+        let told = told.unwrap_or(self.masters.len() - 1);
+        let coordinator = self.masters[told].coordinator();
+        let error = match coordinator.error() {
+            None if !self.masters[told].is_complete() => {
+                Some(Error::new(Code::Unreachable, "the master died"))
+            }
             error => error,
         };
-        let is_everywhere = self.coordinator.error().is_none()
-            && self.coordinator.phase() >= TransferPhase::Finishing;
-        assert!(!is_everywhere || self.is_complete(), "complete is complete");
-        self.wind_down(error.is_none(), !is_done);
-        let mut counts = scheduler::SchedulerCounts::default();
-        for peer in self.coordinator.peers() {
+        let mut counts = SchedulerCounts::default();
+        for peer in coordinator.peers() {
             counts.stolen_bytes += peer.stats().stolen_bytes;
             counts.wasted_bytes += peer.stats().wasted_bytes;
             counts.retries += peer.stats().retries;
             counts.resumed_bytes += peer.stats().resumed_bytes;
         }
-        let began = self.history.began;
-        let node_seconds =
-            self.nodes.iter().map(|node| node.committed.map(|at| at.since(began).as_secs_f64()));
+        let (began, attempt) = (self.cx.history.began, coordinator.terms().identity().attempt);
+        let node_seconds = self.nodes.iter().map(|node| {
+            let committed = node.find(&attempt)?.1.committed?;
+            Some(committed.since(began).as_secs_f64())
+        });
+        let heard_out = self.nodes.iter().map(|node| node.has_heard_out(MasterIx(told as u32)));
         SimOutcome {
-            seconds: self.history.seconds(),
-            node_seconds: node_seconds.collect(),
+            seconds: self.cx.history.seconds(),
             error,
-            digest: self.coordinator.digest(),
-            bound_seconds: self.bound_seconds(),
+            digest: coordinator.digest(),
+            node_seconds: node_seconds.collect(),
+            bound_seconds,
             counts,
-            heard_out: self.nodes.iter().map(SimNode::is_reached).collect(),
-            history: self.history,
+            heard_out: heard_out.collect(),
             log: self.log.take(),
-        }
-    }
-
-    /// The master is gone, and its sessions with it: every node that lives ends its attempt.
-    fn wind_down(&mut self, is_complete: bool, died: bool) {
-        self.is_orphaned = true;
-        for node in (0..self.nodes.len() as u32).map(NodeIx) {
-            // Nodes without a master go on, until another attempt takes their place or nothing
-            // moves any more.
-            let alone = if died && self.random.chance(500) { ALONE_MAX } else { Duration::ZERO };
-            let within = (self.world.noticed_within + alone).as_nanos() as u64;
-            let delay = self.world.latency + Duration::from_nanos(self.random.below(within + 1));
-            let cancel = ToNode::Cancel { reason: "the master is gone".into(), forgets: false };
-            let happening = match self.nodes[node.at()].parted {
-                true => SimEvent::Member(node, participant::ParticipantEvent::Master(cancel)),
-                false if is_complete => SimEvent::GoodBye(node),
-                false => SimEvent::ToNode(node, control::encode(&cancel).expect("a reason is cut")),
-            };
-            self.in_order(OrderedChannel::ToNode(node), delay, happening);
-        }
-        let deadline = self.deadline.unwrap_or(self.now).max(self.now) + ENDED_WITHIN;
-        let waits = |node: &SimNode| {
-            node.is_in_attempt() || (is_complete && node.is_reached() && node.remembers)
-        };
-        while self.nodes.iter().any(waits) {
-            self.step();
-            assert!(self.now < deadline, "nodes do not end");
+            history: self.cx.history,
         }
     }
 
     fn bound_seconds(&self) -> f64 {
-        self.coordinator.plan().map_or(0.0, |plan| plan.bound.seconds)
+        let plan = self.masters.last().and_then(|master| master.coordinator().plan());
+        plan.map_or(0.0, |plan| plan.bound.seconds)
     }
 
-    pub(super) fn at(&mut self, moment: Moment, happening: SimEvent) {
-        self.sequence += 1;
-        self.queue.insert((moment, self.sequence), happening);
-    }
-
-    pub(super) fn after(&mut self, delay: Duration, happening: SimEvent) {
-        let moment = self.soon(delay);
-        self.at(moment, happening);
-    }
-
-    /// The same for what is never overtaken by what comes later on the same way.
-    pub(super) fn in_order(&mut self, way: OrderedChannel, delay: Duration, happening: SimEvent) {
-        let soon = self.soon(delay);
-        let moment = self.ways.get(&way).map_or(soon, |&last| soon.max(last));
-        self.ways.insert(way, moment);
-        self.at(moment, happening);
-    }
-
-    /// A little jitter, so that seeds differ in the order of things.
-    fn soon(&mut self, delay: Duration) -> Moment {
-        self.now + delay + Duration::from_nanos(self.random.below(10_000))
-    }
-
-    /// Goes to the next moment at which anything happens.
-    pub(super) fn step(&mut self) {
-        let queued = self.queue.first_key_value().map(|(&(moment, _), _)| moment);
-        let due = self.due.first().map(|&(moment, _)| moment);
-        let master = self.coordinator.poll_timeout().filter(|_| !self.is_orphaned);
-        let next = [queued, self.net.next_arrival(), due, master].into_iter().flatten().min();
-        let next = next.expect("a transfer that is not done waits for something").max(self.now);
-        self.now = next;
-        for (receiver, flow, message) in self.net.advance(next) {
-            self.through(receiver, flow, message);
+    /// Goes to the next moment at which anything happens. Returns false if there is none.
+    fn step(&mut self) -> bool {
+        let due = self.dues.first().map(|(moment, _)| moment);
+        let masters = self.masters.iter().filter_map(SimMaster::poll_timeout).min();
+        let next = [self.cx.schedule.next(), self.cx.net.next_arrival(), due, masters];
+        let Some(next) = next.into_iter().flatten().min() else { return false };
+        let next = next.max(self.cx.now());
+        self.cx.schedule.now = next;
+        for (receiver, flow, transit) in self.cx.net.advance(next) {
+            self.through(receiver, flow, transit);
         }
-        while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= next) {
-            let ((_, sequence), happening) = entry.remove_entry();
-            match self.held(&happening) {
-                // In its old place: what was sent first arrives first, however long it was on the
-                // way.
-                Some(until) => _ = self.queue.insert((until, sequence), happening),
+        while let Some((sequence, event)) = self.cx.schedule.take_due() {
+            match self.cx.held(&event) {
+                Some(until) => self.cx.schedule.put_off(until, sequence, event),
                 None => {
-                    if self.world.keeps_log {
-                        self.log.borrow_mut().push(format!("{} {happening:?}", self.now.0));
+                    if self.cx.world.keeps_log {
+                        self.log.borrow_mut().push(format!("{} {event:?}", next.0));
                     }
-                    self.happen(happening);
+                    self.happen(event);
                 }
             }
         }
         self.tick();
+        true
     }
 
     fn tick(&mut self) {
-        while let Some(&(_, node)) = self.due.first().filter(|&&(due, _)| due <= self.now) {
-            let state = &mut self.nodes[node.at()];
-            for rail in &mut state.rails {
-                if rail.machine.poll_timeout().is_some_and(|due| self.now >= due) {
-                    rail.machine.handle(self.now, RailEvent::Tick);
-                }
-            }
-            let participant = state.participant.as_mut();
-            if let Some(participant) = participant
-                .filter(|participant| participant.poll_timeout().is_some_and(|due| self.now >= due))
-            {
-                participant.handle(self.now, participant::ParticipantEvent::Tick);
-            }
-            self.follow(node);
+        let now = self.cx.now();
+        while let Some((_, node)) = self.dues.first().filter(|&(due, _)| due <= now) {
+            self.nodes[node.at()].tick(&mut self.cx);
+            self.rearm(node);
         }
-        let due = self.coordinator.poll_timeout().filter(|_| !self.is_orphaned);
-        if due.is_some_and(|due| self.now >= due) {
-            self.coordinator.handle(self.now, coordinator::CoordinatorEvent::Tick);
-            self.follow_master();
+        for master in &mut self.masters {
+            master.tick(&mut self.cx);
         }
     }
 
-    /// Takes down when a node's machines want their next tick.
+    /// Notes when a node's machines want their next tick.
     pub(super) fn rearm(&mut self, node: NodeIx) {
-        let state = &self.nodes[node.at()];
-        let participant = state.participant.as_ref().and_then(Participant::poll_timeout);
-        let rails = state.rails.iter().filter_map(|rail| rail.machine.poll_timeout());
-        let due = rails.chain(participant).min().filter(|_| state.alive);
-        let due = due.map(|due| due.max(state.frozen_until));
-        let before = std::mem::replace(&mut self.due_of[node.at()], due);
-        if before != due {
-            before.iter().for_each(|&before| _ = self.due.remove(&(before, node)));
-            self.due.extend(due.map(|due| (due, node)));
+        let due = self.nodes[node.at()].poll_timeout();
+        let due = due.map(|due| due.max(self.cx.reach.frozen_until(node)));
+        self.dues.set(node, due);
+    }
+
+    /// Carries out all that a node wants after something happened to its rails.
+    pub(super) fn follow(&mut self, node: NodeIx) {
+        self.nodes[node.at()].follow(&mut self.cx);
+        self.rearm(node);
+    }
+
+    fn happen(&mut self, event: SimEvent) {
+        let now = self.cx.now();
+        match event {
+            SimEvent::MasterBegins(master) => {
+                let (roster, terms) = self.pending.remove(&master).expect("it was added");
+                if self.masters.iter().any(SimMaster::is_complete) {
+                    // Nobody runs again what is complete.
+                    return;
+                }
+                let master = SimMaster::begin(&mut self.cx, master, roster, terms);
+                self.masters.push(master);
+            }
+            SimEvent::Connect(_)
+            | SimEvent::Connected(_)
+            | SimEvent::Refused(_)
+            | SimEvent::DialOver(_)
+            | SimEvent::ToNode { .. }
+            | SimEvent::ToMaster { .. }
+            | SimEvent::EndClosed { .. }
+            | SimEvent::Breaks { .. } => self.session_event(event),
+            SimEvent::Node(node, event) => {
+                self.nodes[node.at()].handle(&mut self.cx, event);
+                self.rearm(node);
+            }
+            SimEvent::JobDone { node, job } => {
+                self.nodes[node.at()].job_done(&mut self.cx, job);
+                self.rearm(node);
+            }
+            SimEvent::FlowOpened(opening) => {
+                for node in
+                    answer_flow(&mut self.cx, &mut self.nodes, opening).into_iter().flatten()
+                {
+                    self.rearm(node);
+                }
+            }
+            SimEvent::Request { sender, flow, frame, .. } => {
+                self.nodes[sender.at()].rails.requested(now, flow, frame);
+                self.follow(sender);
+            }
+            SimEvent::Arrived { receiver, flow, message, .. } => {
+                self.nodes[receiver.at()].rails.arrived(&mut self.cx, flow, message);
+                self.follow(receiver);
+            }
+            SimEvent::Kernel { node, rail, op } => {
+                self.nodes[node.at()].rails.end_op(&mut self.cx, rail, op);
+                self.follow(node);
+            }
+            SimEvent::FlowClosed { node, flow, error } => {
+                self.nodes[node.at()].rails.break_flow(now, flow, error);
+                self.follow(node);
+            }
+            SimEvent::Relink { node, links, told } => {
+                let news = told.map(TimelineEntry::Rate);
+                news.into_iter().for_each(|news| self.cx.history.tell(now, node, news));
+                self.cx.net.set_links(node, links);
+            }
+            SimEvent::Fault(fault) => self.inject(fault),
         }
     }
 
-    fn happen(&mut self, happening: SimEvent) {
-        match happening {
-            SimEvent::NodeUp(node) => self.node_up(node),
-            SimEvent::ToNode(node, message) => self.node_hears(node, &message),
-            SimEvent::ToMaster(node, message) => self.master_hears(node, &message),
-            SimEvent::GoodBye(node) => self.good_bye(node),
-            SimEvent::Member(node, event) => self.participant(node, event),
-            SimEvent::Done(node, job) => self.done(node, job),
-            SimEvent::FlowOpened { receiver, rail_pair, weight } => {
-                self.flow_opened(receiver, rail_pair, weight);
+    fn session_event(&mut self, event: SimEvent) {
+        let cx = &mut self.cx;
+        let node_of = |session: SessionRef| session.node.at();
+        let touched = match event {
+            SimEvent::Connect(session) => return self.connect(session),
+            SimEvent::Connected(session) => {
+                let rails = cx.world.rails.get(node_of(session)).copied().unwrap_or(1);
+                return self.masters[session.master.at()].connected(cx, session, rails);
             }
-            SimEvent::Request { sender, flow, frame, .. } => self.requested(sender, flow, frame),
-            SimEvent::Arrived { receiver, flow, message, .. } => {
-                self.arrived(receiver, flow, message);
-            }
-            SimEvent::Kernel { node, rail, op } => self.kernel(node, rail, op),
-            SimEvent::FlowClosed { node, flow, error } => {
-                if self.nodes[node.at()].alive {
-                    self.break_flow(node, flow, error);
+            SimEvent::Refused(session) | SimEvent::DialOver(session) => {
+                if cx.sessions.is_dialling(session) {
+                    let why = "no answer in time, or the connection was refused";
+                    self.masters[session.master.at()].session_broken(cx, session, why);
                 }
+                return;
             }
-            SimEvent::Relink(node, links, rate) => {
-                rate.iter()
-                    .for_each(|&rate| self.history.tell(self.now, node, TimelineEntry::Rate(rate)));
-                self.net.set_links(node, links);
+            SimEvent::ToNode { session, index, message } => {
+                if cx.sessions.receives(session, SessionEnd::Node) {
+                    self.nodes[node_of(session)].hear(cx, session, index, message);
+                }
+                session.node
             }
-            SimEvent::Trouble(trouble) => self.inject(trouble),
+            SimEvent::ToMaster { session, index, message } => {
+                if cx.sessions.receives(session, SessionEnd::Master) {
+                    self.masters[session.master.at()].hear(cx, session, index, message);
+                }
+                return;
+            }
+            SimEvent::EndClosed { session, at: SessionEnd::Node, close } => {
+                self.nodes[node_of(session)].session_closed(cx, session, close);
+                session.node
+            }
+            SimEvent::EndClosed { session, at: SessionEnd::Master, close } => {
+                return self.masters[session.master.at()].session_closed(cx, session, close);
+            }
+            SimEvent::Breaks { session, at, if_silent } => {
+                let [one, other] =
+                    [SessionEnd::Master, SessionEnd::Node].map(|it| session.place(it));
+                if if_silent && !cx.reach.is_silent(cx.now(), one, other) {
+                    return;
+                }
+                match at {
+                    SessionEnd::Node => self.nodes[node_of(session)].session_broken(cx, session),
+                    SessionEnd::Master => {
+                        let why = "connection timed out";
+                        self.masters[session.master.at()].session_broken(cx, session, why);
+                    }
+                }
+                session.node
+            }
+            _ => unreachable!("sorted out before"),
+        };
+        self.rearm(touched);
+    }
+
+    /// A master's dialling reaches a node.
+    fn connect(&mut self, session: SessionRef) {
+        let (cx, node) = (&mut self.cx, &mut self.nodes[session.node.at()]);
+        let place = SimEndpoint::Node(session.node);
+        if cx.reach.is_off(place) || cx.sessions.is_lost(session) {
+            return;
         }
+        if !node.is_running() {
+            let channel = OrderedChannel::Session(session.session, SessionEnd::Master);
+            return cx.schedule.in_order(channel, cx.world.latency, SimEvent::Refused(session));
+        }
+        cx.sessions.accept(&mut cx.schedule, session);
+        if cx.reach.is_silent(cx.now(), SimEndpoint::Master(session.master), place) {
+            cx.sessions.watch(&mut cx.schedule, session);
+        }
+        node.session_up(cx, session);
+        self.rearm(session.node);
+    }
+
+    /// The last byte of a message has left its sender.
+    fn through(&mut self, receiver: NodeIx, flow: FlowIx, transit: FlowTransit) {
+        let FlowTransit { sender, from, message } = transit;
+        self.nodes[sender.at()].rails.sent(&mut self.cx, from);
+        let arrived = SimEvent::Arrived { sender, receiver, flow, message };
+        let latency = self.cx.world.latency;
+        self.cx.schedule.in_order(OrderedChannel::Data(receiver, flow), latency, arrived);
     }
 }

@@ -1,4 +1,4 @@
-//! What a simulated node reads from and writes to.
+//! Disks of simulated nodes: the sources and destinations of an attempt.
 //!
 //! A forecast moves counts of bytes, and its disks hold nothing. Tests give nodes real files,
 //! through the code that opens, journals and names them in a real node.
@@ -14,17 +14,17 @@ use crate::core::units::Span;
 use crate::core::wire::Check;
 use crate::core::wire::control::{Prepare, Prepared, RowState};
 
-/// The bytes of a piece, or what is known of them where nobody looks at bytes.
+/// The bytes of a piece, or their count where nobody looks at bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum PiecePayload {
-    /// As many as the piece has; whether one of them was changed on the way.
+    /// The count of the piece; `changed` where one of them was changed on the way.
     Counted { changed: bool },
     #[cfg_attr(not(test), allow(dead_code, reason = "tests have files"))]
     Bytes(Rc<[u8]>),
 }
 
 impl PiecePayload {
-    /// Whether it is what `check` was made of.
+    /// Returns true if `check` was made of it.
     pub(super) fn is_intact(&self, method: CheckMethod, span: Span, check: Check) -> bool {
         match self {
             PiecePayload::Counted { changed } => !changed || method == CheckMethod::None,
@@ -34,7 +34,7 @@ impl PiecePayload {
         }
     }
 
-    /// Changes one bit; `chance` says which.
+    /// Changes one bit, by `chance`.
     pub(super) fn change(&mut self, chance: u64) {
         match self {
             PiecePayload::Counted { changed } => *changed = true,
@@ -48,16 +48,16 @@ impl PiecePayload {
     }
 }
 
-/// What a node that gets ready has found.
+/// Result of opening the files of an attempt.
 #[derive(Debug)]
 pub(crate) struct PreparedDisk {
     pub(crate) prepared: Prepared,
-    /// What an earlier attempt has left, where what lands is kept for another one.
+    /// Pieces that an earlier attempt has left, where what lands is kept for another one.
     pub(crate) found: Option<Vec<LandedPiece>>,
 }
 
-/// The sources and destinations of one node in one attempt; see the actions of
-/// [`crate::core::node::participant`].
+/// The sources and destinations of one node in one attempt. Its methods are the work of workers;
+/// see [`crate::core::node::machine::NodeJob`]. A disk that is dropped is let go of.
 pub(crate) trait SimDisk {
     fn prepare(&mut self, prepare: &Prepare) -> Result<PreparedDisk>;
 
@@ -89,11 +89,8 @@ pub(crate) trait SimDisk {
 
     fn confirm(&mut self) {}
 
-    /// What has landed is not to be believed, from now on.
-    fn forget(&mut self) {}
-
-    /// Leaves what has landed to another attempt, or removes it.
-    fn discard(&mut self) {}
+    /// Leaves what has landed to another attempt, or removes it, where it `forgets` in any case.
+    fn discard(&mut self, _forgets: bool) {}
 
     /// The process is gone: what it had open is closed as it is.
     fn crash(&mut self) {}

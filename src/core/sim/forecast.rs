@@ -1,12 +1,12 @@
-//! A transfer of a specification on virtual time: what it would come to if speeds, delays and
-//! failures were these.
+//! A transfer of a specification on virtual time, with given speeds, delays and failures.
 
 use std::time::Duration;
 
-use super::cluster::{InjectedFault, SimCluster, SimEvent, SimWorld};
+use super::cluster::SimCluster;
+use super::messages::SimEvent;
 use super::net::{NodeLinks, SimStore};
-use super::node::PieceFaults;
 use super::timeline::TransferTimeline;
+use super::world::{InjectedFault, PieceFaults, SimWorld};
 use crate::core::error::{Code, Error, Result};
 use crate::core::master::attempt::{AttemptConfig, TransferIdentity};
 use crate::core::master::roster::Roster;
@@ -16,19 +16,19 @@ use crate::core::receiver::scheduler::SchedulerCounts;
 use crate::core::spec::Spec;
 use crate::core::units::{BitRate, NodeIx, goodput};
 
-/// What is told besides the specification.
+/// A scenario, besides the specification.
 #[derive(Clone, Debug)]
 pub(crate) struct SimScenario {
     pub(crate) scheduler: Scheduler,
     /// One way between any two nodes.
     pub(crate) delay: Duration,
-    /// Where chance starts: it decides the order of what happens at one moment.
+    /// Seed of the chance: it decides the order of events at one moment.
     pub(crate) seed: u64,
-    /// What becomes of nodes, and how long after bytes begin to move.
+    /// Changes of nodes, so long after bytes begin to move.
     pub(crate) changes: Vec<(NodeIx, Duration, NodeChange)>,
 }
 
-/// What becomes of a node.
+/// Change of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NodeChange {
     /// Its line has this rate, in both directions, whatever the plan believes.
@@ -37,7 +37,7 @@ pub(crate) enum NodeChange {
     Kill,
 }
 
-/// How the transfer would go.
+/// The course that a transfer would take.
 #[derive(Clone, Debug)]
 pub(crate) struct TransferForecast {
     /// The pieces that were simulated.
@@ -46,7 +46,7 @@ pub(crate) struct TransferForecast {
     pub(crate) seconds: f64,
     pub(crate) history: TransferTimeline,
     pub(crate) counts: SchedulerCounts,
-    /// Why it would not be complete.
+    /// Cause of an incomplete transfer.
     pub(crate) error: Option<Error>,
 }
 
@@ -81,16 +81,18 @@ pub(crate) fn forecast(
         disk_latency: Duration::ZERO,
         disk_bytes_per_second: f64::INFINITY,
         disk_whims: Duration::ZERO,
-        noticed_within: Duration::ZERO,
         faults: PieceFaults::default(),
+        launched: false,
         seed: scenario.seed,
         keeps_log: false,
     };
     let mut cluster = SimCluster::new(roster, terms, world);
     for &(node, after, change) in &scenario.changes {
         let happening = match change {
-            NodeChange::Rate(rate) => SimEvent::Relink(node, links(payload(rate)), Some(rate)),
-            NodeChange::Kill => SimEvent::Trouble(InjectedFault::Kill(node)),
+            NodeChange::Rate(rate) => {
+                SimEvent::Relink { node, links: links(payload(rate)), told: Some(rate) }
+            }
+            NodeChange::Kill => SimEvent::Fault(InjectedFault::Kill(node)),
         };
         cluster.later(after, happening);
     }
@@ -120,8 +122,8 @@ impl SimScenario {
             .fold(f64::INFINITY, f64::min)
     }
 
-    /// What the user of the transfer would ask for; `piece_seconds` is what one piece takes over
-    /// the slowest link.
+    /// Options that the user of the transfer would give; `piece_seconds` is the time of one piece
+    /// over the slowest link.
     fn transfer_options(&self, piece_seconds: f64) -> TransferOptions {
         // Pieces may be larger than they will be. Nobody shall be taken for dead for that.
         let patience =
@@ -205,5 +207,5 @@ const ETHERNET_MTU: u32 = 1500;
 /// Pieces that may have to pass the slowest link before one of them is there: those of 64 flows, of
 /// which each has a few on its way; and three, because a silent flow is given a third of the time.
 const PATIENCE_PIECES: f64 = 3.0 * 64.0 * 4.0;
-/// What the protocol can tell, by far.
+/// Far below the largest number that the protocol can tell.
 const PATIENCE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);

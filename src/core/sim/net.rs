@@ -35,11 +35,11 @@ struct QueuedBytes<T> {
 
 struct SimPipe<T> {
     from: NodeIx,
-    /// What it passes through, as places in `Net::rates`.
+    /// Links that it passes through, as places in `SimNetwork::rates`.
     way: Vec<usize>,
     queue: VecDeque<QueuedBytes<T>>,
     bytes_per_second: f64,
-    /// Whether it had something to send when rates were shared last.
+    /// True if it had something to send when rates were shared last.
     was_busy: bool,
 }
 
@@ -51,15 +51,15 @@ pub(crate) struct SimNetwork<T> {
     /// The stores that a node reads from and writes to, as places in `rates`.
     stores: Vec<[Option<usize>; 2]>,
     pipes: BTreeMap<(NodeIx, FlowIx), SimPipe<T>>,
-    /// From and to whom nothing gets through.
+    /// Pairs of nodes between which nothing gets through, in this direction.
     cuts: BTreeSet<(NodeIx, NodeIx)>,
     now: Moment,
     /// Up to when the fluid has moved; from there on at the rates that the pipes have.
     moved: Moment,
     arrival: Option<Moment>,
-    /// Whether something was sent, opened, closed or changed since rates were shared.
+    /// True if something was sent, opened, closed or changed since rates were shared.
     is_stale: bool,
-    /// Whether rates must be shared anew even if the same pipes are busy.
+    /// True if rates must be shared anew even if the same pipes are busy.
     is_changed: bool,
 }
 
@@ -108,7 +108,7 @@ impl<T> SimNetwork<T> {
     /// Opens a flow of data from `from` to `to`.
     pub(crate) fn open(&mut self, flow: FlowIx, from: NodeIx, to: NodeIx) {
         let (sender, receiver) = (PLACES * from.at(), PLACES * to.at());
-        // What a node copies inside passes no NIC.
+        // Copies inside a node pass no NIC.
         let mut way = if from == to { vec![sender + 2] } else { vec![sender, receiver + 1] };
         way.extend(self.stores[from.at()][0].into_iter().chain(self.stores[to.at()][1]));
         self.pipes.insert(
@@ -133,7 +133,7 @@ impl<T> SimNetwork<T> {
         }
     }
 
-    /// When the next parcel is through, if nothing else happens before.
+    /// Returns the moment at which the next parcel is through, if nothing else happens before.
     pub(crate) fn next_arrival(&mut self) -> Option<Moment> {
         self.refresh();
         self.arrival
@@ -233,9 +233,9 @@ impl<T> SimNetwork<T> {
     }
 }
 
-/// Places of a node in `Net::rates`.
+/// Places of a node in `SimNetwork::rates`.
 const PLACES: usize = 3;
-/// What a node copies inside, in bytes per second: about what one core does.
+/// Copies inside a node, in bytes per second: about the rate of one core.
 const INSIDE: f64 = 10e9;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Random transfers, run to their end: how near to the optimum simple weights come, once work is
+//! Random transfers, run to their end: simple weights come near to the optimum, once work is
 //! stolen.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -13,7 +13,7 @@ use crate::core::plan::plan;
 use crate::core::spec::{DataUri, NodeAddress, Row, RowRole, Spec};
 use crate::core::units::{BitRate, Span};
 
-/// How long each would take at best.
+/// Seconds that each would take at best.
 const SECONDS: f64 = 4.0;
 /// Pieces that all receivers of one want together, about: what 8 GiB have.
 const PIECES: u64 = 8192;
@@ -54,7 +54,7 @@ fn scaled(seed: u64, space: u64) -> Spec {
     Spec { rows, ..Spec::default() }
 }
 
-/// What one transfer takes over its optimum: by weights alone, and run to its end.
+/// Time of one transfer over its optimum: by weights alone, and run to its end.
 struct Ratios {
     alone: f64,
     run: f64,
@@ -76,7 +76,7 @@ fn ratios(spec: &Spec, scheduler: Scheduler) -> Ratios {
     }
 }
 
-/// How many transfers are looked at; `CEP_FAST_INSTANCES=1000` looks at more.
+/// Number of transfers that are looked at; `CEP_FAST_INSTANCES=1000` looks at more.
 fn count() -> u64 {
     std::env::var("CEP_FAST_INSTANCES").ok().and_then(|count| count.parse().ok()).unwrap_or(50)
 }

@@ -1,4 +1,4 @@
-//! The story of a simulated transfer: when which bytes landed, and what befell the nodes.
+//! The story of a simulated transfer: landings over time, and news of the nodes.
 
 use crate::core::units::{BitRate, Moment, NodeIx};
 use crate::core::wire::control::ToMaster;
@@ -15,10 +15,10 @@ pub(crate) enum TimelineEntry {
     Failed(String),
 }
 
-/// What happened, in order.
+/// The course of a transfer.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct TransferTimeline {
-    /// When bytes might move first.
+    /// The moment at which bytes might move first.
     pub(crate) began: Moment,
     /// Bytes that have landed somewhere by each moment, each counted once at each receiver.
     landed: Vec<(Moment, u64)>,
@@ -46,7 +46,7 @@ impl TransferTimeline {
         }
     }
 
-    /// From when bytes might move until the last of them landed.
+    /// Seconds between the moment at which bytes might move and the last landing.
     pub(crate) fn seconds(&self) -> f64 {
         self.landed.last().map_or(0.0, |&(last, _)| last.since(self.began).as_secs_f64())
     }

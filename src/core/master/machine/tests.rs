@@ -5,7 +5,7 @@ use crate::core::master::attempt::{AttemptConfig, TransferIdentity};
 use crate::core::master::roster::Roster;
 use crate::core::options::TransferOptions;
 use crate::core::spec::Spec;
-use crate::core::wire::control::NodeStats;
+use crate::core::wire::control::{NodeStats, Prepared};
 
 const NODE: NodeIx = NodeIx(1);
 
@@ -106,7 +106,8 @@ fn a_session_in_every_state_at_every_event() {
     ];
     let messages = [
         (message(ToMaster::Resumed { heard: 1 }), ["meeting", "up", "up", "gone"]),
-        (message(failed()), ["meeting", "up", "gone", "gone"]),
+        // It had told nothing yet, so that nothing of it is lost.
+        (message(failed()), ["meeting", "up", "up", "gone"]),
         (message(ToMaster::Report(NodeStats::default())), ["meeting", "up", "broken", "gone"]),
     ];
     let events = table.map(|(event, expected)| (event(), expected)).into_iter().chain(messages);
@@ -197,5 +198,29 @@ fn receivers_are_waited_for_at_the_end_and_not_for_ever() {
         }
         assert!(master.is_over());
         assert_eq!(now.since(Moment(1)), if hears { Duration::ZERO } else { GOODBYE_WITHIN });
+    }
+}
+
+/// The node had never been prepared, said that it knew nothing of the attempt, and was lost.
+#[test]
+fn a_session_that_breaks_before_its_node_is_prepared_goes_on_from_the_start() {
+    for has_told in [false, true] {
+        let mut master = master(2);
+        [NodeIx(0), NODE].into_iter().for_each(|node| master.handle(Moment(1), met(node)));
+        if has_told {
+            let message = ToMaster::Prepared(Prepared::default());
+            master.handle(Moment(1), MasterEvent::Message { node: NODE, message });
+        }
+        master.handle(Moment(1), MasterEvent::Broken { node: NODE, error: error() });
+        master.handle(Moment(2), MasterEvent::Tick);
+        master.handle(Moment(3), MasterEvent::Reconnected { node: NODE });
+        actions(&mut master);
+        let message = ToMaster::Failed { error: error(), stats: None };
+        master.handle(Moment(4), MasterEvent::Message { node: NODE, message });
+        assert_eq!(stage(&master), if has_told { "gone" } else { "up" });
+        let is_prepared = |it: &MasterAction| {
+            matches!(it, MasterAction::Send { node: NODE, message: ToNode::Prepare(_) })
+        };
+        assert_eq!(actions(&mut master).iter().any(is_prepared), !has_told);
     }
 }

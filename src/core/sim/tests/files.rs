@@ -24,7 +24,7 @@ use crate::io::node::{keeping, prepare};
 use crate::io::rail::transfer_files::TransferFiles;
 use crate::io::store::{Sink, StoreRoot, journal};
 
-/// What all sources hold: bytes that differ at every place and in every generation, with holes.
+/// The bytes of all sources: they differ at every place and in every generation, with holes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Data {
     pub(super) generation: u64,
@@ -32,10 +32,10 @@ pub(super) struct Data {
     pub(super) hole_every: u64,
 }
 
-/// How long a hole is, and what lies between two: it fits no block.
+/// Length of a hole, and of the bytes between two: it fits no block.
 const STRETCH: u64 = 10_000;
 
-/// What a source that was touched looks like is of no generation.
+/// A source that was touched looks like none of any generation.
 const TOUCHED: u64 = 1 << 32;
 
 impl Data {
@@ -67,13 +67,12 @@ impl Data {
 pub(super) struct Files {
     root: StoreRoot,
     data: Data,
-    /// Whether there is no room for what is wanted.
+    /// True if there is no room for what is wanted.
     pub(super) is_full: bool,
-    /// Whether its sources look otherwise than those of others.
+    /// True if its sources look otherwise than those of others.
     pub(super) touched: bool,
     transfer_files: Option<TransferFiles>,
     elected: Vec<bool>,
-    forgets: bool,
 }
 
 impl Files {
@@ -86,7 +85,6 @@ impl Files {
             touched: false,
             transfer_files: None,
             elected: Vec::new(),
-            forgets: false,
         }
     }
 
@@ -211,12 +209,8 @@ impl SimDisk for Files {
         self.sinks().iter().for_each(Sink::confirm);
     }
 
-    fn forget(&mut self) {
-        self.forgets = true;
-    }
-
-    fn discard(&mut self) {
-        self.sinks().iter().for_each(|sink| prepare::discard(sink, self.forgets));
+    fn discard(&mut self, forgets: bool) {
+        self.sinks().iter().for_each(|sink| prepare::discard(sink, forgets));
     }
 
     fn crash(&mut self) {
@@ -225,7 +219,7 @@ impl SimDisk for Files {
     }
 }
 
-/// What lies in a folder.
+/// Paths of all files in a folder.
 pub(super) fn listed(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("the folder is there");
     entries.map(|entry| entry.expect("it is listed").path()).collect()

@@ -1,4 +1,4 @@
-//! What a simulated cluster must do, whatever the seed.
+//! Promises of a simulated cluster, whatever the seed.
 #![allow(
     clippy::print_stdout,
     reason = "campaigns and trials that are played again print what they saw"
@@ -11,8 +11,10 @@ mod campaign;
 mod files;
 mod trial;
 
+use super::cluster::{SimCluster, SimOutcome};
 use super::disk::{PiecePayload, PreparedDisk, SimDisk, VoidDisk};
-use super::{InjectedFault, NodeLinks, PieceFaults, SimCluster, SimOutcome, SimWorld};
+use super::net::NodeLinks;
+use super::world::{InjectedFault, PieceFaults, SimWorld};
 use crate::core::check::CheckMethod;
 use crate::core::error::{Code, Result};
 use crate::core::master::attempt::{AttemptConfig, TransferIdentity};
@@ -86,8 +88,8 @@ fn with(
         disk_latency: Duration::from_micros(80),
         disk_bytes_per_second: 2e9,
         disk_whims: Duration::ZERO,
-        noticed_within: Duration::ZERO,
         faults,
+        launched: false,
         seed,
         keeps_log: true,
     };
@@ -181,7 +183,7 @@ fn a_replica_that_differs_ends_the_transfer_before_a_byte_moves() {
         rows.push(row(RowRole::Receiver, 3, 0, 16 << 20));
         let mut cluster = cluster(rows, CheckKind::Crc64, PieceFaults::default(), 1);
         if differs {
-            cluster.set_disk(NodeIx(1), Box::new(Differing));
+            cluster.set_disks(NodeIx(1), Box::new(|| Box::new(Differing)));
         }
         let outcome = cluster.run();
         assert_eq!(outcome.error.map(|error| error.code), differs.then_some(Code::Integrity));
@@ -198,7 +200,7 @@ fn a_sender_that_dies_is_replaced_where_a_replica_is_left() {
             row(RowRole::Receiver, 2, 0, 16 << 20),
         ];
         let mut cluster = cluster(rows, CheckKind::Crc64, PieceFaults::default(), seed);
-        cluster.trouble(Moment((20 + seed * 5) * 1_000_000), InjectedFault::Kill(NodeIx(0)));
+        cluster.fault(Moment((20 + seed * 5) * 1_000_000), InjectedFault::Kill(NodeIx(0)));
         let outcome = cluster.run();
         assert_eq!(outcome.error, None, "seed {seed}");
     }
@@ -212,7 +214,7 @@ fn without_a_replica_the_rest_arrives_and_the_missing_ranges_are_named() {
         row(RowRole::Receiver, 2, 0, 16 << 20),
     ];
     let mut cluster = cluster(rows, CheckKind::Crc64, PieceFaults::default(), 3);
-    cluster.trouble(Moment(40_000_000), InjectedFault::Kill(NodeIx(0)));
+    cluster.fault(Moment(40_000_000), InjectedFault::Kill(NodeIx(0)));
     let error = cluster.run().error.expect("half of it is lost");
     assert_eq!(error.code, Code::Unreachable);
     assert!(error.missing.iter().all(|span| span.end <= 8 << 20), "{:?}", error.missing);
@@ -221,7 +223,7 @@ fn without_a_replica_the_rest_arrives_and_the_missing_ranges_are_named() {
 #[test]
 fn a_receiver_that_dies_does_not_take_the_others_with_it() {
     let mut cluster = cluster(overlapping(16), CheckKind::Crc64, PieceFaults::default(), 5);
-    cluster.trouble(Moment(50_000_000), InjectedFault::Kill(NodeIx(4)));
+    cluster.fault(Moment(50_000_000), InjectedFault::Kill(NodeIx(4)));
     let error = cluster.run().error.expect("a receiver is lost");
     assert!(error.message.contains("n4:1"), "{error}");
 }
@@ -329,11 +331,7 @@ fn a_control_session_that_breaks_at_any_moment_costs_nothing() {
         // messages included.
         let moment = Moment(400_000 + seed * microseconds * 1000 / 40);
         let node = NodeIx((seed % 7) as u32);
-        cluster.trouble(moment, InjectedFault::Part(node));
-        cluster.trouble(
-            moment + Duration::from_millis(3 * (1 + seed % 5)),
-            InjectedFault::Rejoin(node),
-        );
+        cluster.fault(moment, InjectedFault::Part(node));
         let outcome = cluster.run();
         assert_eq!(outcome.error, None, "seed {seed}");
         assert_eq!(outcome.digest, whole.digest, "seed {seed}");
@@ -483,7 +481,7 @@ fn a_newer_plan_is_made_for_what_is_left() {
 fn receivers_whose_only_sender_dies_do_not_wait_for_each_other() {
     for seed in 0..10 {
         let mut cluster = cluster(copies(3, 16), CheckKind::Crc64, PieceFaults::default(), seed);
-        cluster.trouble(Moment((20 + seed * 12) * 1_000_000), InjectedFault::Kill(NodeIx(0)));
+        cluster.fault(Moment((20 + seed * 12) * 1_000_000), InjectedFault::Kill(NodeIx(0)));
         let error = cluster.run().error.expect("the only sender is lost");
         assert_ne!(error.code, Code::Stalled, "seed {seed}: {error}");
         assert!(!error.missing.is_empty(), "seed {seed}: {error}");
@@ -504,7 +502,7 @@ fn receivers_that_follow_a_newer_plan_do_not_wait_for_each_other_when_the_only_s
                 let rate = if node == receivers { goodput / 4.0 } else { goodput };
                 cluster.relink(NodeIx(node), Moment(0), NodeLinks { up: rate, down: rate });
             }
-            cluster.trouble(Moment((from + step * 30) * 1_000_000), InjectedFault::Kill(NodeIx(0)));
+            cluster.fault(Moment((from + step * 30) * 1_000_000), InjectedFault::Kill(NodeIx(0)));
             let outcome = cluster.run();
             assert!(
                 outcome.error.is_some(),
@@ -513,7 +511,7 @@ fn receivers_that_follow_a_newer_plan_do_not_wait_for_each_other_when_the_only_s
             let last =
                 outcome.log.last().and_then(|line| line.split(' ').next()?.parse::<f64>().ok());
             let seconds = last.expect("a log of moments") * 1e-9;
-            // What the slow one can still get takes it nine; a relay that is waited for is silent
+            // The slow one takes nine for what it can still get; a relay that is waited for is silent
             // for twenty.
             assert!(seconds < 13.0, "{receivers} receivers, step {step}: {seconds} s");
         }
@@ -524,7 +522,7 @@ fn receivers_that_follow_a_newer_plan_do_not_wait_for_each_other_when_the_only_s
 fn a_relay_that_dies_is_replaced_by_the_senders() {
     for seed in 0..10 {
         let mut cluster = cluster(copies(4, 16), CheckKind::Crc64, PieceFaults::default(), seed);
-        cluster.trouble(Moment((20 + seed * 12) * 1_000_000), InjectedFault::Kill(NodeIx(2)));
+        cluster.fault(Moment((20 + seed * 12) * 1_000_000), InjectedFault::Kill(NodeIx(2)));
         let outcome = cluster.run();
         let error = outcome.error.expect("a receiver is lost");
         assert!(error.message.contains("n2:1"), "{error}");
@@ -554,14 +552,18 @@ fn attempt(home: &Path, faults: PieceFaults, seed: u64, touched: &[u32]) -> SimC
     };
     let mut cluster = with(transfer_options, to_files(8), faults, seed);
     for node in 0..7 {
-        let mut files = Files::new(home, Data { generation: 1, hole_every: 0 });
-        files.touched = touched.contains(&node);
-        cluster.set_disk(NodeIx(node), Box::new(files));
+        let (home, is_touched) = (home.to_owned(), touched.contains(&node));
+        let open = move || -> Box<dyn SimDisk> {
+            let mut files = Files::new(&home, Data { generation: 1, hole_every: 0 });
+            files.touched = is_touched;
+            Box::new(files)
+        };
+        cluster.set_disks(NodeIx(node), Box::new(open));
     }
     cluster
 }
 
-/// What the journals in `home` speak of.
+/// Bytes that the journals in `home` speak of.
 fn kept_bytes(home: &Path) -> u64 {
     let journals = listed(home).into_iter().filter(|path| is_journal(path));
     let spans = journals.flat_map(|path| spans(&std::fs::read(path).expect("it is there")));
@@ -584,14 +586,11 @@ fn an_attempt_that_dies_at_any_moment_is_continued() {
         // missing then.
         let victims: &[u32] = [&[4][..], &[5, 6], &[0, 3], &[4, 5, 6]][seed as usize % 4];
         for &victim in victims {
-            first.trouble(
-                Moment((100 + seed * 90) * 1_000_000),
-                InjectedFault::Kill(NodeIx(victim)),
-            );
+            first.fault(Moment((100 + seed * 90) * 1_000_000), InjectedFault::Kill(NodeIx(victim)));
         }
         let first = first.run();
         if first.error.is_none() {
-            // Who died was needed no more.
+            // Those that died were needed no more.
             interrupted_not += 1;
             continue;
         }
@@ -615,7 +614,7 @@ fn what_came_from_a_source_that_has_changed_starts_again() {
     let interrupted = || {
         let home = tempfile::tempdir().expect("a folder");
         let mut first = attempt(home.path(), PieceFaults::default(), 3, &[]);
-        first.trouble(Moment(2_000_000_000), InjectedFault::Kill(NodeIx(6)));
+        first.fault(Moment(2_000_000_000), InjectedFault::Kill(NodeIx(6)));
         first.run();
         home
     };

@@ -13,21 +13,25 @@ use crate::core::error::{Code, Error};
 use crate::core::master::attempt::{AttemptConfig, TransferIdentity};
 use crate::core::master::roster::Roster;
 use crate::core::options::{CheckKind, DataPath, Scheduler, TransferOptions};
-use crate::core::sim::cluster::{EventLog, InjectedFault, SimCluster, SimEndpoint, SimWorld};
+use crate::core::sim::cluster::SimCluster;
+use crate::core::sim::disk::SimDisk;
 use crate::core::sim::net::NodeLinks;
-use crate::core::sim::node::PieceFaults;
+use crate::core::sim::schedule::EventLog;
+use crate::core::sim::world::{InjectedFault, MasterIx, PieceFaults, SimEndpoint, SimWorld};
 use crate::core::spec::{DataUri, NodeAddress, Row, RowRole, Spec};
 use crate::core::units::{BitRate, Moment, NodeIx, Span, union};
 
-/// How many attempts may meet with trouble before one that does not.
+/// Attempts that may meet with trouble before one that does not.
 const TROUBLED_MAX: u64 = 3;
 /// A transfer stalls only where something lasts at least so long: what is silent is given up after
 /// a third of the stall timeout.
 const STALLS_FROM: Duration = Duration::from_secs(10);
-/// How long an attempt may take when all troubles are over, besides what its bytes take.
+/// Time in which a session to a machine without power is taken for broken, and resumed in vain.
+const NOTICED_WITHIN: Duration = Duration::from_secs(20);
+/// Time of an attempt when all troubles are over, besides that of its bytes.
 const CALM_WITHIN: Duration = Duration::from_secs(300);
 
-/// What became of trials.
+/// Counts of trials.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Tally {
     pub(super) trials: u64,
@@ -36,7 +40,7 @@ pub(super) struct Tally {
     pub(super) survived: u64,
     /// Attempts that failed, by the kind of their error, and one of them.
     pub(super) failed: BTreeMap<String, (u64, String)>,
-    /// What befell them.
+    /// Troubles that befell them.
     pub(super) troubles: BTreeMap<&'static str, u64>,
     pub(super) landed_bytes: u64,
     pub(super) resumed_bytes: u64,
@@ -83,7 +87,7 @@ struct Trial {
     tally: Tally,
     keeps_log: bool,
     log: EventLog,
-    /// From when to when the troubles of the attempt last, in nanoseconds.
+    /// Spells of the troubles of the attempt, in nanoseconds.
     spells: Vec<Span>,
     /// Nodes that did not hear of the end of the last attempt.
     deaf: Vec<u64>,
@@ -114,7 +118,7 @@ pub(super) fn play(seed: u64, keeps_log: bool) -> Tally {
 }
 
 impl Drop for Trial {
-    /// What led to a broken promise is not in its message.
+    /// The message of a broken promise does not say what led to it.
     fn drop(&mut self) {
         self.log.take().iter().for_each(|line| println!("{line}"));
     }
@@ -210,6 +214,12 @@ impl Trial {
         if limit.is_some() {
             seconds += 4.0;
         }
+        // Longer than a lease, so that nodes without a master have something to do.
+        let receiving = spec.rows.iter().filter(|row| row.role == RowRole::Receiver);
+        let has_pieces = receiving.map(|row| row.range.bytes()).min() >= Some(8 * block);
+        let slow = (random.below(6) == 0 && has_pieces).then(|| 45 + random.below(30));
+        seconds += slow.unwrap_or(0) as f64;
+        let limit = slow.map(|slow| BitRate((wanted * 8 / slow).max(8))).or(limit);
         let microseconds =
             |random: &mut SplitMix, most: u64| Duration::from_micros(random.below(most));
         let world = SimWorld {
@@ -226,8 +236,8 @@ impl Trial {
                 0 => microseconds(&mut random, 200_000),
                 _ => Duration::ZERO,
             },
-            noticed_within: microseconds(&mut random, 1_000_000),
             faults: PieceFaults::default(),
+            launched: false,
             seed: 0,
             keeps_log: false,
         };
@@ -281,10 +291,10 @@ impl Trial {
         self.home.path().join(index.to_string())
     }
 
-    /// One attempt, with what befalls it.
-    fn attempt(&mut self, number: u64, is_troubled: bool) -> Result<(), Error> {
+    /// The terms of one attempt, by one of its masters.
+    fn terms(&self, number: u64, master: u64) -> (Roster, AttemptConfig) {
         let roster = Roster::new(&self.spec);
-        let attempt = [number as u8 + 1; 16];
+        let attempt = [(2 * number + master) as u8 + 1; 16];
         let identity = TransferIdentity {
             id: self.spec.id.clone(),
             transfer: attempt,
@@ -292,32 +302,87 @@ impl Trial {
             flow_key: [3; 32],
         };
         let terms = AttemptConfig::new(&self.spec, &roster, identity, self.transfer_options);
-        let mut world = self.world.clone();
-        world.seed = self.random.next_u64();
+        (roster, terms)
+    }
+
+    /// A cluster for one attempt, with the files of its nodes.
+    fn cluster(&mut self, number: u64, is_troubled: bool, launched: bool) -> SimCluster {
+        let (roster, terms) = self.terms(number, 0);
+        let mut world = SimWorld { launched, seed: self.random.next_u64(), ..self.world.clone() };
         world.keeps_log = self.keeps_log;
         if is_troubled {
             world.faults = self.faults();
         }
-        let indices: Vec<u64> =
-            roster.entries.iter().map(|entry| index_of(&entry.address)).collect();
+        let indices = self.indices();
         let mut cluster = SimCluster::new(roster, terms, world);
-        for (at, index) in indices.iter().enumerate() {
-            let mut files = Files::new(&self.folder(*index), self.data);
-            files.is_full = is_troubled && self.random.chance(30);
-            if files.is_full {
+        for (at, index) in indices.into_iter().enumerate() {
+            let is_full = is_troubled && self.random.chance(30);
+            if is_full {
                 self.tally.met("a disk is full");
             }
-            cluster.set_disk(NodeIx(at as u32), Box::new(files));
+            let (folder, data) = (self.folder(index), self.data);
+            let open = move || -> Box<dyn SimDisk> {
+                let mut files = Files::new(&folder, data);
+                files.is_full = is_full;
+                Box::new(files)
+            };
+            cluster.set_disks(NodeIx(at as u32), Box::new(open));
         }
+        cluster
+    }
+
+    /// The numbers in the names of the nodes, by their index.
+    fn indices(&self) -> Vec<u64> {
+        Roster::new(&self.spec).entries.iter().map(|entry| index_of(&entry.address)).collect()
+    }
+
+    /// The master of an attempt dies, or is out of reach, and another one may take its place.
+    /// Returns the moment at which that is over.
+    fn end_master(&mut self, cluster: &mut SimCluster, number: u64) -> Moment {
+        let (moment, nodes) = (self.moment(), self.indices().len() as u32);
+        let mut over = moment;
+        let master = MasterIx(0);
+        if self.random.below(3) == 0 {
+            // Its sessions break, and it is back while they may be resumed, or later.
+            self.tally.met("the master is out of reach");
+            let length = Duration::from_millis(6_500 + self.random.below(8_000));
+            over = moment + length;
+            self.spells.push(Span::new(moment.0, (over + NOTICED_WITHIN).0));
+            for node in (0..nodes).map(|node| SimEndpoint::Node(NodeIx(node))) {
+                let master = SimEndpoint::Master(master);
+                cluster.fault(moment, InjectedFault::Cut(master, node, length));
+                cluster.fault(moment, InjectedFault::Cut(node, master, length));
+            }
+        } else {
+            self.tally.met("the master dies");
+            let is_off = self.random.below(2) == 0;
+            cluster.fault(moment, InjectedFault::EndMaster { master, is_off });
+        }
+        if self.random.below(2) == 0 {
+            self.tally.met("another master takes over");
+            // Nodes take a master without power for alive for some seconds.
+            let after = NOTICED_WITHIN + Duration::from_millis(self.random.below(25_000));
+            let (roster, terms) = self.terms(number, 1);
+            cluster.add_master(moment + after, roster, terms);
+            over = over.max(moment + after);
+        }
+        over
+    }
+
+    /// One attempt, with what befalls it.
+    fn attempt(&mut self, number: u64, is_troubled: bool) -> Result<(), Error> {
+        let indices = self.indices();
+        let ends_master = is_troubled && self.random.below(5) == 0;
+        let launched = !ends_master && self.random.below(4) == 0;
+        let mut cluster = self.cluster(number, is_troubled, launched);
         let mut calm = Moment(0);
         self.spells.clear();
+        if ends_master {
+            calm = self.end_master(&mut cluster, number);
+        }
         if is_troubled {
             for _ in 0..self.random.below(5) {
-                calm = calm.max(self.trouble(&mut cluster, indices.len() as u64));
-            }
-            if self.random.below(6) == 0 {
-                self.tally.met("the master dies");
-                cluster.master_dies = Some(self.moment());
+                calm = calm.max(self.trouble(&mut cluster, indices.len() as u64, ends_master));
             }
         }
         cluster.deadline = Some(calm + CALM_WITHIN + Duration::from_secs_f64(100.0 * self.seconds));
@@ -345,7 +410,7 @@ impl Trial {
             Some(error) => {
                 assert!(!error.message.is_empty(), "an error says what happened");
                 let is_stalled = error.code == Code::Stalled;
-                // What one keeps from moving until the other comes was kept from moving by both.
+                // Troubles that follow one another at once count as one.
                 let longest =
                     union(self.spells.clone()).into_iter().map(Span::bytes).max().unwrap_or(0);
                 let may_stall = u128::from(longest) > STALLS_FROM.as_nanos();
@@ -386,58 +451,89 @@ impl Trial {
         })
     }
 
-    /// From a millisecond to a minute.
+    /// A length of a millisecond to a minute.
     fn length(&mut self) -> Duration {
         let longest = Duration::from_millis(2 << self.random.below(15));
         Duration::from_nanos(self.random.below(longest.as_nanos() as u64) + 1_000_000)
     }
 
     /// Something befalls the cluster; when it is over.
-    fn trouble(&mut self, cluster: &mut SimCluster, nodes: u64) -> Moment {
+    fn trouble(&mut self, cluster: &mut SimCluster, nodes: u64, ends_master: bool) -> Moment {
         let (moment, length) = (self.moment(), self.length());
         let [one, other] = [(); 2].map(|()| NodeIx(self.random.below(nodes) as u32));
         let mut over = moment + length;
         self.spells.push(Span::new(moment.0, over.0));
         let mut cut = |from: SimEndpoint, to: SimEndpoint| {
-            cluster.trouble(moment, InjectedFault::Cut(from, to, length));
+            cluster.fault(moment, InjectedFault::Cut(from, to, length));
         };
-        let kind = match self.random.below(10) {
+        let master = SimEndpoint::Master(MasterIx(0));
+        let [from, to] = [one, other].map(SimEndpoint::Node);
+        let kind = match self.random.below(16) {
             0 | 1 => {
-                cluster.trouble(moment, InjectedFault::Kill(one));
+                cluster.fault(moment, InjectedFault::Kill(one));
                 over = moment;
                 "a node dies"
             }
             2 | 3 => {
-                cluster.trouble(moment, InjectedFault::Freeze(one, length));
+                cluster.fault(moment, InjectedFault::Freeze(one, length));
                 "a node freezes"
             }
             4 => {
-                cut(Some(one), Some(other));
+                cut(from, to);
                 "one direction fails"
             }
             5 => {
-                cut(Some(one), Some(other));
-                cut(Some(other), Some(one));
+                cut(from, to);
+                cut(to, from);
                 "two nodes do not reach each other"
             }
             6 => {
-                cut(None, Some(one));
+                cut(master, from);
                 if self.random.below(2) == 0 {
-                    cut(Some(one), None);
+                    cut(from, master);
                 }
                 "a node and the master do not reach each other"
             }
             7 => {
-                cluster.trouble(moment, InjectedFault::Reset(one));
+                cluster.fault(moment, InjectedFault::Reset(one));
                 "flows are reset"
             }
-            8 => {
-                cluster.trouble(moment, InjectedFault::Part(one));
-                cluster.trouble(over, InjectedFault::Rejoin(one));
+            8 | 9 => {
+                cluster.fault(moment, InjectedFault::Part(one));
+                over = moment;
                 "a control session breaks"
             }
+            10 => {
+                cluster.fault(moment, InjectedFault::PowerOff(one));
+                over = moment + NOTICED_WITHIN;
+                self.spells.push(Span::new(moment.0, over.0));
+                "a machine loses its power"
+            }
+            11 if !ends_master => {
+                // Up to half an hour: longer than anybody waits for a worker.
+                let length = length * [1, 30][self.random.below(2) as usize];
+                cluster.fault(moment, InjectedFault::Hang(one, length));
+                over = moment + length;
+                self.spells.push(Span::new(moment.0, over.0));
+                "workers hang"
+            }
+            12 => {
+                cluster.read_for(one, length);
+                over = Moment(0) + 2 * length;
+                "a worker reads for long"
+            }
+            13 => {
+                cluster.fault(Moment(0), InjectedFault::LoseGoodBye(one));
+                over = moment + NOTICED_WITHIN;
+                "a good-bye is lost"
+            }
+            14 if self.random.below(2) == 0 => {
+                cluster.fault(moment, InjectedFault::Stop(one));
+                over = moment;
+                "a node is asked to end"
+            }
             _ if self.random.below(3) == 0 => {
-                cluster.trouble(moment, InjectedFault::Cancel);
+                cluster.fault(moment, InjectedFault::Cancel(MasterIx(0)));
                 "it is cancelled"
             }
             _ => {
@@ -456,12 +552,12 @@ impl Trial {
         over
     }
 
-    /// What may happen to files, sources and machines before the next attempt.
+    /// Files, sources and machines may suffer before the next attempt.
     fn between(&mut self) {
         if self.random.below(8) == 0 {
             self.tally.met("the sources change");
             self.data.generation += 1;
-            // What was complete by then is of the old ones.
+            // Files that were complete by then are of the old ones.
             self.transfer_options.overwrite = true;
         }
         if self.writes_over_itself() {
@@ -528,7 +624,7 @@ impl Trial {
             let is_of = |generation: &u64| {
                 Data { generation: *generation, ..self.data }.bytes(row.range) == bytes
             };
-            // What a power cut leaves of a file that nobody has called complete yet is for the next
+            // The rest of a file after a power cut that nobody has called complete yet is for the next
             // attempt to find out.
             let is_cut =
                 !self.transfer_options.fsync && self.tally.troubles.contains_key("a power cut");
@@ -564,7 +660,7 @@ impl Trial {
         }
         self.check_group();
         for index in self.receivers() {
-            // Who died or was out of reach when everything had landed does not know that its
+            // A node that died or was out of reach at the end does not know that its
             // journal is of no use.
             let folder = self.folder(index);
             let is_deaf = self.deaf.iter().any(|deaf| self.folder(*deaf) == folder);
@@ -576,7 +672,7 @@ impl Trial {
         }
     }
 
-    /// What the participants of a group have is, between them, all of it.
+    /// The participants of a group have, between them, all of it.
     fn check_group(&self) {
         let participants = self.files().filter(|(row, _)| row.group.is_some());
         let parts: Vec<(&Row, Vec<u8>)> =
@@ -600,7 +696,7 @@ fn part(random: &mut SplitMix, whole: Span) -> Span {
     Span::of(start, 1 + random.below(whole.end - start))
 }
 
-/// Where a range lies in the file of a node whose name, or partial name, is this.
+/// Places of a range in the file of a node whose name, or partial name, is this.
 fn places(rows: &[Row], name: &str, span: Span) -> Vec<Span> {
     let of_file = rows.iter().filter(|row| {
         let DataUri::File(path) = &row.uri else { return false };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::context::SimContext;
-use super::messages::{FlowEnd, FlowOpening, SimEvent};
+use super::messages::{FlowEnd, SimEvent, SimOpening};
 use super::node::SimNode;
 use super::world::SimEndpoint;
 use crate::core::error::{Code, Error};
@@ -19,9 +19,9 @@ const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
 pub(super) fn answer_flow(
     cx: &mut SimContext,
     nodes: &mut [SimNode],
-    opening: FlowOpening,
+    opening: SimOpening,
 ) -> Option<[NodeIx; 2]> {
-    let FlowOpening { receiver, transfer, rail_pair, weight } = opening;
+    let SimOpening { receiver, transfer, rail_pair, weight } = opening;
     let sender = rail_pair.sender;
     let here = nodes[receiver.at()].at_work(transfer)?;
     let (attempt, relays) = (here.prepare.attempt, here.is_relayed_by(sender));

@@ -29,12 +29,12 @@ pub(super) struct SimMaster {
     master: MasterIx,
     machine: MasterMachine,
     fate: MasterFate,
-    links: Vec<MasterLink>,
+    links: Vec<SimLink>,
 }
 
 /// The way to one node.
 #[derive(Clone, Copy, Default)]
-struct MasterLink {
+struct SimLink {
     session: Option<SessionRef>,
     /// True if the node is dialled for the first time.
     is_meeting: bool,
@@ -76,7 +76,7 @@ impl SimMaster {
         let coordinator = Coordinator::new(cx.now(), roster, terms);
         let addresses = vec![Ok(vec![address()]); nodes];
         let machine = MasterMachine::new(cx.now(), coordinator, addresses);
-        let links = vec![MasterLink::default(); nodes];
+        let links = vec![SimLink::default(); nodes];
         let mut it = SimMaster { master, machine, fate: MasterFate::Running, links };
         it.follow(cx);
         it

@@ -59,7 +59,7 @@ pub(super) enum SessionClose {
 
 /// One rail of a node. Never reused within a node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct RailSerial(pub(super) u32);
+pub(super) struct SimRailIx(pub(super) u32);
 
 /// One end of a flow, as its node knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,7 +88,7 @@ pub(super) struct FlowTransit {
 
 /// A flow that is being opened.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct FlowOpening {
+pub(super) struct SimOpening {
     pub(super) receiver: NodeIx,
     pub(super) transfer: TransferIx,
     pub(super) rail_pair: RailPair,
@@ -151,7 +151,7 @@ pub(super) enum SimEvent {
         node: NodeIx,
         job: u64,
     },
-    FlowOpened(FlowOpening),
+    FlowOpened(SimOpening),
     Request {
         receiver: NodeIx,
         sender: NodeIx,
@@ -167,7 +167,7 @@ pub(super) enum SimEvent {
     /// An operation of a node's kernel ends.
     Kernel {
         node: NodeIx,
-        rail: RailSerial,
+        rail: SimRailIx,
         op: KernelOp,
     },
     /// A node finds that the peer has closed a flow.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::context::SimContext;
 use super::disk::{SimDisk, VoidDisk};
-use super::messages::{FlowOpening, SessionClose, SessionEnd, SessionRef, SimEvent};
+use super::messages::{SessionClose, SessionEnd, SessionRef, SimEvent, SimOpening};
 use super::rails::SimRails;
 use super::transfer::SimTransfer;
 use super::workers::{SimWorkers, WorkerTask};
@@ -294,7 +294,7 @@ impl SimNode {
             NodeAction::Plan { transfer, start } => self.rails.transfer(transfer).plan(&start),
             NodeAction::Work { transfer, job } => self.work(cx, transfer, job),
             NodeAction::OpenFlow { transfer, rail_pair, weight, .. } => {
-                let opening = FlowOpening { receiver: self.node, transfer, rail_pair, weight };
+                let opening = SimOpening { receiver: self.node, transfer, rail_pair, weight };
                 cx.after(3 * cx.world.latency, SimEvent::FlowOpened(opening));
             }
             NodeAction::Flow { transfer, command } => {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::context::SimContext;
 use super::disk::PiecePayload;
 use super::messages::{
-    FlowEnd, FlowMessage, FlowTransit, KernelOp, OrderedChannel, RailSerial, SimEvent,
+    FlowEnd, FlowMessage, FlowTransit, KernelOp, OrderedChannel, SimEvent, SimRailIx,
 };
 use super::transfer::SimTransfers;
 use crate::core::error::{Code, Error};
@@ -29,7 +29,7 @@ const KEPT: &str = "attempts are kept when they are over";
 /// One rail of a node.
 pub(super) struct SimRail {
     node: NodeIx,
-    serial: RailSerial,
+    serial: SimRailIx,
     pub(super) machine: RailMachine,
     pub(super) port: usize,
     /// The transfers that it works for. It ends when there is none, and its kernel holds nothing.
@@ -72,7 +72,7 @@ pub(super) enum SimSend {
 impl SimRail {
     pub(super) fn new(
         (node, port): (NodeIx, usize),
-        serial: RailSerial,
+        serial: SimRailIx,
         slots: u32,
         block_bytes: u64,
     ) -> SimRail {

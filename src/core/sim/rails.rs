@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::context::SimContext;
-use super::messages::{FlowEnd, FlowMessage, KernelOp, RailSerial, SimEvent};
+use super::messages::{FlowEnd, FlowMessage, KernelOp, SimEvent, SimRailIx};
 use super::rail::{SimRail, SimSend, SimSocket, tell_peer};
 use super::transfer::{SimTransfer, SimTransfers};
 use crate::core::error::{Code, Error};
@@ -20,7 +20,7 @@ const SLOTS: u32 = 16;
 /// The rails of one node, and the attempts that they work for.
 pub(super) struct SimRails {
     node: NodeIx,
-    rails: BTreeMap<RailSerial, SimRail>,
+    rails: BTreeMap<SimRailIx, SimRail>,
     made: u32,
     pub(super) transfers: SimTransfers,
     flows: u32,
@@ -45,17 +45,17 @@ impl SimRails {
         self.rails.is_empty()
     }
 
-    fn rail(&mut self, rail: RailSerial) -> &mut SimRail {
+    fn rail(&mut self, rail: SimRailIx) -> &mut SimRail {
         self.rails.get_mut(&rail).expect("a rail that is busy stands")
     }
 
     /// The rail that a flow of this node goes over.
-    fn rail_of(&self, flow: FlowIx) -> Option<RailSerial> {
-        let has_flow = |(_, rail): &(&RailSerial, &SimRail)| rail.sockets.contains_key(&flow);
+    fn rail_of(&self, flow: FlowIx) -> Option<SimRailIx> {
+        let has_flow = |(_, rail): &(&SimRailIx, &SimRail)| rail.sockets.contains_key(&flow);
         self.rails.iter().find(has_flow).map(|(&serial, _)| serial)
     }
 
-    fn handle(&mut self, now: Moment, rail: RailSerial, event: RailEvent) {
+    fn handle(&mut self, now: Moment, rail: SimRailIx, event: RailEvent) {
         self.rail(rail).machine.handle(now, event);
     }
 
@@ -65,13 +65,12 @@ impl SimRails {
         let (map, options) = (state.piece_map(), &state.prepare.options);
         let (silence, block_bytes) = (options.transfer.silence(), u64::from(options.block_bytes));
         for port in state.ports.clone() {
-            let at_port =
-                |(_, rail): &(&RailSerial, &SimRail)| rail.port == port && !rail.is_ending;
+            let at_port = |(_, rail): &(&SimRailIx, &SimRail)| rail.port == port && !rail.is_ending;
             let serial = match self.rails.iter().find(at_port) {
                 Some((&serial, _)) => serial,
                 None => {
                     self.made += 1;
-                    let serial = RailSerial(self.made);
+                    let serial = SimRailIx(self.made);
                     let rail = SimRail::new((self.node, port), serial, SLOTS, block_bytes);
                     self.rails.insert(serial, rail);
                     serial
@@ -104,7 +103,7 @@ impl SimRails {
     }
 
     /// Returns the rail of a port that has a transfer.
-    pub(super) fn takes_flows(&self, transfer: TransferIx, port: usize) -> Option<RailSerial> {
+    pub(super) fn takes_flows(&self, transfer: TransferIx, port: usize) -> Option<SimRailIx> {
         let rails = &self.transfers.get(&transfer)?.rails;
         rails.iter().copied().find(|serial| self.rails[serial].port == port)
     }
@@ -172,7 +171,7 @@ impl SimRails {
     }
 
     /// An operation of the kernel has ended.
-    pub(super) fn end_op(&mut self, cx: &mut SimContext, rail: RailSerial, op: KernelOp) {
+    pub(super) fn end_op(&mut self, cx: &mut SimContext, rail: SimRailIx, op: KernelOp) {
         if let Some(rail) = self.rails.get_mut(&rail) {
             rail.end_op(cx, &mut self.transfers, op);
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use random::SplitMix;
 
-use super::messages::{KernelOp, OrderedChannel, RailSerial, SimEvent};
+use super::messages::{KernelOp, OrderedChannel, SimEvent, SimRailIx};
 use crate::core::units::{Moment, NodeIx};
 
 /// Every event of every machine, in order, where the world keeps it.
@@ -82,7 +82,7 @@ impl SimSchedule {
     }
 
     /// Takes the operations that the kernel of a node has under way.
-    pub(super) fn take_kernel_ops(&mut self, node: NodeIx) -> Vec<(RailSerial, KernelOp)> {
+    pub(super) fn take_kernel_ops(&mut self, node: NodeIx) -> Vec<(SimRailIx, KernelOp)> {
         let is_of_node =
             |event: &SimEvent| matches!(event, SimEvent::Kernel { node: of, .. } if *of == node);
         let taken = self.queue.extract_if(.., |_, event| is_of_node(event));

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::disk::SimDisk;
-use super::messages::RailSerial;
+use super::messages::SimRailIx;
 use crate::core::check::CheckMethod;
 use crate::core::node::participant::ParticipantState;
 use crate::core::piece::{FlowIx, LandedPiece, Piece, TransferIx};
@@ -29,9 +29,9 @@ pub(super) struct SimTransfer {
     pub(super) disk: Option<SharedDisk>,
     /// The ports that it uses, and the rail of each once it has joined.
     pub(super) ports: Vec<usize>,
-    pub(super) rails: Vec<RailSerial>,
+    pub(super) rails: Vec<SimRailIx>,
     /// The rail of each flow that this node opened.
-    pub(super) flows: BTreeMap<FlowIx, RailSerial>,
+    pub(super) flows: BTreeMap<FlowIx, SimRailIx>,
     /// Peers that pass on what they receive.
     relays: BTreeSet<NodeIx>,
     /// True if its node has forgotten it, but for its files.

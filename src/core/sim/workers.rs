@@ -14,7 +14,7 @@ pub(super) enum WorkerTask {
 }
 
 /// A piece of work with the files that it is done on. It has them even if its attempt is over.
-pub(super) struct WorkerJob {
+pub(super) struct SimJob {
     pub(super) transfer: TransferIx,
     disk: SharedDisk,
     task: WorkerTask,
@@ -24,7 +24,7 @@ pub(super) struct WorkerJob {
 #[derive(Default)]
 pub(super) struct SimWorkers {
     made: u64,
-    jobs: BTreeMap<u64, WorkerJob>,
+    jobs: BTreeMap<u64, SimJob>,
 }
 
 impl SimWorkers {
@@ -36,19 +36,18 @@ impl SimWorkers {
         task: WorkerTask,
     ) -> u64 {
         self.made += 1;
-        self.jobs.insert(self.made, WorkerJob { transfer, disk, task });
+        self.jobs.insert(self.made, SimJob { transfer, disk, task });
         self.made
     }
 
     /// Takes a piece of work that is to be done now, unless it has been.
-    pub(super) fn take(&mut self, job: u64) -> Option<WorkerJob> {
+    pub(super) fn take(&mut self, job: u64) -> Option<SimJob> {
         self.jobs.remove(&job)
     }
 
     /// Returns the number of the work that opens the files of a transfer.
     pub(super) fn opening(&self, transfer: TransferIx) -> Option<u64> {
-        let opens =
-            |it: &WorkerJob| it.transfer == transfer && matches!(it.task, WorkerTask::Open(_));
+        let opens = |it: &SimJob| it.transfer == transfer && matches!(it.task, WorkerTask::Open(_));
         self.jobs.iter().find(|(_, it)| opens(it)).map(|(&job, _)| job)
     }
 
@@ -64,7 +63,7 @@ impl SimWorkers {
     }
 }
 
-impl WorkerJob {
+impl SimJob {
     /// Does the work.
     pub(super) fn run(&self) -> JobAnswer {
         let mut disk = self.disk.borrow_mut();

@@ -624,8 +624,8 @@ impl Trial {
             let is_of = |generation: &u64| {
                 Data { generation: *generation, ..self.data }.bytes(row.range) == bytes
             };
-            // The rest of a file after a power cut that nobody has called complete yet is for the next
-            // attempt to find out.
+            // Files that a power cut has struck and that nobody has called complete yet are left
+            // to the next attempt.
             let is_cut =
                 !self.transfer_options.fsync && self.tally.troubles.contains_key("a power cut");
             assert!(

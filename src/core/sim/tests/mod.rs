@@ -511,7 +511,7 @@ fn receivers_that_follow_a_newer_plan_do_not_wait_for_each_other_when_the_only_s
             let last =
                 outcome.log.last().and_then(|line| line.split(' ').next()?.parse::<f64>().ok());
             let seconds = last.expect("a log of moments") * 1e-9;
-            // The slow one takes nine for the rest; a relay that is waited for is silent for twenty.
+            // The slow one takes nine for the rest; a relay is waited for for twenty.
             assert!(seconds < 13.0, "{receivers} receivers, step {step}: {seconds} s");
         }
     }

@@ -15,7 +15,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule,
 };
-use support::{cep_fast, code, end_of, folder, json, random_bytes, run, stderr};
+use support::{cep_fast, code, end_of, folder, folder_in_memory, json, random_bytes, run, stderr};
 
 /// Returns a filter that answers `call`, or those of its calls that match `rules`, with `errno`.
 fn filter(call: i64, errno: i32, rules: Vec<SeccompRule>) -> BpfProgram {
@@ -91,6 +91,35 @@ fn without_a_call_that_it_can_do_without_a_copy_completes_the_same() {
             assert!(began.elapsed() < Duration::from_secs(20), "{name} {errno}: it was waited for");
         }
     }
+}
+
+/// `--path splice` and `auto` both send what the page cache holds by `sendfile`.
+#[test]
+fn a_splice_is_a_sendfile_and_the_report_says_why_where_it_is_none() {
+    let folder = folder_in_memory();
+    let data = random_bytes(2, 3_000_000);
+    fs::write(folder.path().join("source"), &data).unwrap();
+    let way = |path: &str, call: i64| {
+        let _ = fs::remove_file(folder.path().join("copy"));
+        let mut command = cep_fast(&["copy", "--json", "--progress", "never", "--path", path]);
+        command.arg(folder.path().join("source")).arg(folder.path().join("copy"));
+        let output = filtered(&filter(call, libc::EPERM, Vec::new()), &mut command);
+        assert_eq!(code(&output), 0, "{path}: {}", stderr(&output));
+        assert!(fs::read(folder.path().join("copy")).unwrap() == data, "{path}");
+        let report = json(&output);
+        let node = &report["nodes"].as_array().unwrap()[0];
+        node["rails"][0]["path"].as_str().unwrap().to_owned()
+    };
+    for path in ["auto", "splice"] {
+        assert_eq!(
+            way(path, libc::SYS_splice),
+            "splice",
+            "{path}: the ring's own splice is unused"
+        );
+        let without = way(path, libc::SYS_sendfile);
+        assert_eq!(without, "read+send; the file gave less than it should to a splice", "{path}");
+    }
+    assert_eq!(way("copy", libc::SYS_sendfile), "read+send");
 }
 
 #[test]

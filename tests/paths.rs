@@ -103,7 +103,11 @@ fn cached_files_on_a_disk() {
             let (sender, receiver) = (rail(report, 0).0, rail(report, 1).0);
             match path {
                 "direct" if direct => assert_eq!(sender, "direct+send"),
-                "splice" => assert!(sender.contains("splice"), "{sender}"),
+                // Pages that were evicted meanwhile are read, and that is said.
+                "splice" => assert!(
+                    sender == "splice" || sender.contains("; what is not in the page cache"),
+                    "{sender}"
+                ),
                 "zerocopy" => assert!(
                     sender.contains("zerocopy") && sender.contains("the kernel copies"),
                     "{sender}"
@@ -147,7 +151,7 @@ fn files_in_memory() {
             let sender = rail(report, 0).0;
             match path {
                 "direct" => assert_eq!(sender, "read+send; the file system has no O_DIRECT"),
-                "splice" => assert!(sender.starts_with("splice"), "{sender}"),
+                "auto" | "splice" => assert_eq!(sender, "splice", "{path}"),
                 _ => {}
             }
         });

@@ -166,7 +166,7 @@ impl FrozenDaemons {
                 .args(["node", "--insecure-no-key", "--listen", &address, "--root"])
                 .arg(lab.path(""));
             let daemon = lab.start(name, command)?;
-            daemon.until_says("ready ")?;
+            daemon.until_ready()?;
             Ok((daemon, address))
         };
         let ((one, at_one), (other, at_other)) = (daemon("sender")?, daemon("receiver")?);

@@ -1,8 +1,12 @@
-//! Creation of a ring with the best flags that the kernel supports.
+//! Creation of a ring with the best flags that the kernel supports, and what is registered once.
 
 use std::io;
+use std::sync::Arc;
 
 use io_uring::{IoUring, squeue};
+use nix::errno::Errno;
+
+use crate::slots::{SlotMapping, SlotPool};
 
 /// Delivery of completions by the kernel, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,4 +55,38 @@ pub(crate) fn build(entries: u32, completions: u32) -> io::Result<(IoUring, Comp
         }
     }
     Err(io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// Lets as many operations on files block as the caller asks for. A file system that hangs would
+/// take all threads of the ring otherwise, and stop the operations on every other one.
+pub(crate) fn allow_blocking(ring: &IoUring, blocking: u32) {
+    // Zero asks for the limit and leaves it. A kernel that does not know the call keeps its own.
+    let mut limits = [0, 0];
+    let found = ring.submitter().register_iowq_max_workers(&mut limits);
+    if found.is_ok() && limits[0] < blocking {
+        let _ = ring.submitter().register_iowq_max_workers(&mut [blocking, 0]);
+    }
+}
+
+/// Registers each pool as one fixed buffer. Returns all of them, or none and the error.
+pub(crate) fn register_pools(
+    ring: &mut IoUring,
+    pools: &[&SlotPool],
+) -> (Vec<Arc<SlotMapping>>, Option<Errno>) {
+    if pools.is_empty() {
+        return (Vec::new(), None);
+    }
+    let buffers: Vec<libc::iovec> = pools.iter().map(|pool| pool.mapping().iovec()).collect();
+    // SAFETY: each vector is one whole mapping, which the returned `Arc`s keep until the ring is
+    // closed.
+    let registered = unsafe { ring.submitter().register_buffers(&buffers) };
+    match registered {
+        Ok(()) => (pools.iter().map(|pool| Arc::clone(pool.mapping())).collect(), None),
+        Err(error) => (Vec::new(), Some(errno(&error))),
+    }
+}
+
+/// Returns the number of an error, which is `EIO` where the operating system gave none.
+pub(crate) fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }

@@ -3,7 +3,12 @@
 //! The table is allocated once and limits the ring. Its keys travel through the kernel and back. A
 //! key has a generation, so that a late completion of a finished operation finds nothing.
 
+use io_uring::cqueue;
+use nix::errno::Errno;
+
+use crate::entry::notice_says_copied;
 use crate::files::FileId;
+use crate::op::{Completion, CompletionStage};
 use crate::sendfile::SendfileProgress;
 use crate::slots::Slot;
 
@@ -111,6 +116,38 @@ impl InFlightTable {
             let index_u32 = u32::try_from(index).expect("the capacity is far below 2^32");
             found.then(|| (key(index_u32, entry.generation), index + 1))
         })
+    }
+
+    /// Converts one answer of the kernel into a completion; `None` for an operation that is not in
+    /// the table.
+    pub(crate) fn complete(&mut self, event: &cqueue::Entry) -> Option<Completion> {
+        let (key, flags) = (event.user_data(), event.flags());
+        if cqueue::notif(flags) {
+            let InFlight { token, slot, .. } = self.remove(key)?;
+            let stage = CompletionStage::Notice { copied: notice_says_copied(event.result()) };
+            return Some(Completion { token, result: Ok(0), stage, slot });
+        }
+        let result = u32::try_from(event.result()).map_err(|_| Errno::from_raw(-event.result()));
+        if cqueue::more(flags) {
+            let token = self.token(key)?;
+            return Some(Completion {
+                token,
+                result,
+                stage: CompletionStage::NoticeFollows,
+                slot: None,
+            });
+        }
+        let InFlight { token, slot, .. } = self.remove(key)?;
+        Some(Completion { token, result, stage: CompletionStage::Done, slot })
+    }
+
+    /// Ends the send of a file with the bytes moved so far, or with `error`.
+    pub(crate) fn end_sending(&mut self, key: u64, error: Errno) -> Option<Completion> {
+        let InFlight { token, slot, sending, .. } = self.remove(key)?;
+        let moved = sending.map_or(Err(error), |sending| sending.end(error));
+        let result =
+            moved.map(|bytes| u32::try_from(bytes).expect("checked when it was submitted"));
+        Some(Completion { token, result, stage: CompletionStage::Done, slot })
     }
 
     /// Takes all operations out, for memory that must never be touched again.

@@ -4,6 +4,8 @@
 //! the table of operations in flight, which is private; a slot leaves the table with the final
 //! completion and not before.
 
+mod file_sends;
+
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -12,15 +14,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use io_uring::{IoUring, opcode, squeue, types};
 use nix::errno::Errno;
 
 use crate::RingIo;
 use crate::entry::{self, EntryContext};
 use crate::files::{CachedPages, FileId, FileTable};
-use crate::op::{Completion, CompletionStage, RefusedOp, RingOp};
-use crate::sendfile::SendfileProgress;
-use crate::setup::{self, CompletionMode};
+use crate::op::{Completion, RefusedOp, RingOp};
+use crate::setup::{self, CompletionMode, errno};
 use crate::slots::{SlotMapping, SlotPool};
 use crate::table::{CAPACITY_MAX, InFlight, InFlightTable};
 use crate::waker::Waker;
@@ -93,10 +94,10 @@ impl Uring {
         let (mut ring, mode) = setup::build(config.entries.next_power_of_two(), completions)?;
         // Saves the lookup of the ring's descriptor at every call; the ring also works without it.
         let _ = ring.submitter().register_ring_fd();
-        allow_blocking(&ring, config.blocking);
+        setup::allow_blocking(&ring, config.blocking);
         let files_fixed =
             ring.submitter().register_files_sparse(config.files).map_or(0, |()| config.files);
-        let (registered, registration_error) = register_pools(&mut ring, config.pools);
+        let (registered, registration_error) = setup::register_pools(&mut ring, config.pools);
         Ok(Self {
             ring,
             mode,
@@ -248,78 +249,19 @@ impl Uring {
                 KEY_NONE => {}
                 key if key & KEY_POLL != 0 && event.result() < 0 => {
                     let error = Errno::from_raw(-event.result());
-                    out.extend(end_sending(table, key & !KEY_POLL, error));
+                    out.extend(table.end_sending(key & !KEY_POLL, error));
                 }
                 key if key & KEY_POLL != 0 => writable.push(key & !KEY_POLL),
-                _ => out.extend(complete(table, &event)),
+                _ => out.extend(table.complete(&event)),
             }
         }
         while let Some(key) = self.writable.pop() {
             match self.make_room() {
                 Ok(()) => out.extend(self.send_on(key)),
-                Err(error) => out.extend(end_sending(&mut self.table, key, error)),
+                Err(error) => out.extend(self.table.end_sending(key, error)),
             }
         }
         out.append(&mut self.ready);
-    }
-
-    /// Sends more of a file, as far as the socket accepts it, and polls the socket if it is full.
-    /// The caller has made room for an entry. Returns the completion once all is sent.
-    fn send_on(&mut self, key: u64) -> Option<Completion> {
-        let Self { table, files, .. } = self;
-        let InFlight { slot, sending, .. } = table.get_mut(key)?;
-        let (slot, sending) = (slot.as_ref()?, sending.as_mut()?);
-        let socket = sending.socket;
-        let result = match sending.attempt(files, slot) {
-            Ok(None) => {
-                self.poll_writable(socket, key);
-                return None;
-            }
-            Ok(Some(bytes)) => Ok(u32::try_from(bytes).expect("checked when it was submitted")),
-            Err(error) => Err(error),
-        };
-        let InFlight { token, slot, .. } = self.table.remove(key)?;
-        Some(Completion { token, result, stage: CompletionStage::Done, slot })
-    }
-
-    fn poll_writable(&mut self, socket: FileId, key: u64) {
-        let writable = u32::from(libc::POLLOUT.cast_unsigned());
-        let poll = if self.is_fixed(socket) {
-            opcode::PollAdd::new(types::Fixed(socket.index()), writable).build()
-        } else {
-            let fd = self.files.fd(socket).map_or(-1, |fd| fd.as_raw_fd());
-            opcode::PollAdd::new(types::Fd(fd), writable).build()
-        };
-        self.push_plain(poll, key | KEY_POLL);
-    }
-
-    /// Starts the send of a file, which may complete at once.
-    fn submit_file(&mut self, token: u64, op: RingOp) -> Result<(), RefusedOp> {
-        let RingOp::SendFile { file: socket, ref range, source, offset, bytes, .. } = op else {
-            return Err(RefusedOp { op, error: Errno::EINVAL });
-        };
-        let known = self.files.fd(socket).and(self.files.fd(source)).map(drop);
-        if let Err(error) = known.and_then(|()| self.make_room()) {
-            return Err(RefusedOp { op, error });
-        }
-        let sending = Some(SendfileProgress {
-            socket,
-            range: range.clone(),
-            source,
-            offset,
-            bytes,
-            moved: 0,
-        });
-        let key = self.table.insert(InFlight {
-            token,
-            file: Some(socket),
-            slot: op.into_slot(),
-            sending,
-        });
-        if let Some(completion) = self.send_on(key) {
-            self.ready.push(completion);
-        }
-        Ok(())
     }
 
     /// Asks the kernel to cancel the operations in flight on `file`.
@@ -490,70 +432,6 @@ impl Drop for Uring {
             left.leak();
         }
     }
-}
-
-/// Registers each pool as one fixed buffer. Returns all of them, or none and the error.
-/// Lets as many operations on files block as the caller asks for. A file system that hangs would
-/// take all threads of the ring otherwise, and stop the operations on every other one.
-fn allow_blocking(ring: &IoUring, blocking: u32) {
-    // Zero asks for the limit and leaves it. A kernel that does not know the call keeps its own.
-    let mut limits = [0, 0];
-    let found = ring.submitter().register_iowq_max_workers(&mut limits);
-    if found.is_ok() && limits[0] < blocking {
-        let _ = ring.submitter().register_iowq_max_workers(&mut [blocking, 0]);
-    }
-}
-
-fn register_pools(
-    ring: &mut IoUring,
-    pools: &[&SlotPool],
-) -> (Vec<Arc<SlotMapping>>, Option<Errno>) {
-    if pools.is_empty() {
-        return (Vec::new(), None);
-    }
-    let buffers: Vec<libc::iovec> = pools.iter().map(|pool| pool.mapping().iovec()).collect();
-    // SAFETY: each vector is one whole mapping, which the returned `Arc`s keep until the ring is
-    // closed.
-    let registered = unsafe { ring.submitter().register_buffers(&buffers) };
-    match registered {
-        Ok(()) => (pools.iter().map(|pool| Arc::clone(pool.mapping())).collect(), None),
-        Err(error) => (Vec::new(), Some(errno(&error))),
-    }
-}
-
-/// Converts one answer of the kernel into a completion; `None` for an operation that is not in the
-/// table.
-fn complete(table: &mut InFlightTable, event: &cqueue::Entry) -> Option<Completion> {
-    let (key, flags) = (event.user_data(), event.flags());
-    if cqueue::notif(flags) {
-        let InFlight { token, slot, .. } = table.remove(key)?;
-        let stage = CompletionStage::Notice { copied: entry::notice_says_copied(event.result()) };
-        return Some(Completion { token, result: Ok(0), stage, slot });
-    }
-    let result = u32::try_from(event.result()).map_err(|_| Errno::from_raw(-event.result()));
-    if cqueue::more(flags) {
-        let token = table.token(key)?;
-        return Some(Completion {
-            token,
-            result,
-            stage: CompletionStage::NoticeFollows,
-            slot: None,
-        });
-    }
-    let InFlight { token, slot, .. } = table.remove(key)?;
-    Some(Completion { token, result, stage: CompletionStage::Done, slot })
-}
-
-fn errno(error: &io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
-}
-
-/// Ends the send of a file with the bytes moved so far, or with `error`.
-fn end_sending(table: &mut InFlightTable, key: u64, error: Errno) -> Option<Completion> {
-    let InFlight { token, slot, sending, .. } = table.remove(key)?;
-    let moved = sending.map_or(Err(error), |sending| sending.end(error));
-    let result = moved.map(|bytes| u32::try_from(bytes).expect("checked when it was submitted"));
-    Some(Completion { token, result, stage: CompletionStage::Done, slot })
 }
 
 /// Added to the key of a send of a file, it makes the key of the poll on its socket. Indices of the

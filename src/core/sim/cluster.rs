@@ -190,12 +190,16 @@ impl SimCluster {
         self.outcome()
     }
 
-    /// No master is left: every node ends its attempts, and holds nothing then.
+    /// No master is left: every node ends its attempts, and holds nothing then. Workers that hang
+    /// are not waited for, and end after that.
     fn wind_down(&mut self) {
         let deadline = self.deadline.unwrap_or_default().max(self.cx.now()) + ENDED_WITHIN;
         while let Some(held) = self.held() {
             assert!(self.step(), "{held}, and nothing is due");
             assert!(self.cx.now() < deadline, "{held} for {ENDED_WITHIN:?} without a master");
+        }
+        while self.nodes.iter().any(SimNode::has_work) {
+            assert!(self.step(), "a worker is at work, and nothing is due");
         }
     }
 

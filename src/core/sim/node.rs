@@ -112,18 +112,22 @@ impl SimNode {
         transfer.filter(|it| !it.is_over && self.is_running())
     }
 
-    /// Returns the parts of the node that hold anything although no master is left.
+    /// Returns a part of the node, but for its workers, that holds anything although no master is
+    /// left.
     pub(super) fn held(&self) -> Option<&'static str> {
         let disks = || self.rails.transfers.values().any(|it| it.disk.is_some());
         match self.fate {
-            NodeFate::Killed => None,
-            _ if !self.workers.is_idle() => Some("a worker"),
-            NodeFate::Exited => None,
+            NodeFate::Killed | NodeFate::Exited => None,
             NodeFate::Running if !self.machine.is_idle() => Some("a session or an attempt"),
             NodeFate::Running if !self.rails.is_idle() => Some("a rail"),
             NodeFate::Running if disks() => Some("files"),
             NodeFate::Running => self.launched.then_some("its process"),
         }
+    }
+
+    /// Returns true if a worker has not done its work.
+    pub(super) fn has_work(&self) -> bool {
+        !self.workers.is_idle()
     }
 
     /// Hands an event to the machine, and carries out what follows.

@@ -7,10 +7,38 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::trial::{Tally, play};
+use super::draw::draw;
+use super::trial::Tally;
 
 /// Trials in every test run.
 const FIXED: u64 = 2000;
+
+/// Attempts that may meet with trouble before one that does not.
+const TROUBLED_MAX: u64 = 3;
+
+/// Plays the transfer of a seed to its end.
+///
+/// # Panics
+/// If a promise is broken.
+fn play(seed: u64, keeps_log: bool) -> Tally {
+    let mut trial = draw(seed);
+    trial.keeps_log = keeps_log;
+    trial.tally.trials = 1;
+    let troubled = trial.random.below(TROUBLED_MAX + 1);
+    for attempt in 0..troubled {
+        if trial.attempt(attempt, true).is_ok() {
+            trial.tally.survived += 1;
+            trial.check_all();
+            return trial.tally.clone();
+        }
+        trial.between();
+    }
+    if let Err(error) = trial.attempt(troubled, false) {
+        panic!("an attempt without trouble fails: {error:?}");
+    }
+    trial.check_all();
+    trial.tally.clone()
+}
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name)

@@ -4,12 +4,17 @@
     reason = "campaigns and trials that are played again print what they saw"
 )]
 
-use std::path::Path;
 use std::time::Duration;
 
 mod campaign;
+mod checks;
+mod copies;
+mod draw;
 mod files;
+mod resumed;
+mod sessions;
 mod trial;
+mod troubles;
 
 use super::cluster::{SimCluster, SimOutcome};
 use super::disk::{PiecePayload, PreparedDisk, SimDisk, VoidDisk};
@@ -20,12 +25,10 @@ use crate::core::error::{Code, Result};
 use crate::core::master::attempt::{AttemptConfig, TransferIdentity};
 use crate::core::master::roster::Roster;
 use crate::core::options::{CheckKind, TransferOptions};
-use crate::core::sim::tests::files::{Data, Files, is_journal, listed};
 use crate::core::spec::{DataUri, NodeAddress, Row, RowRole, Spec};
 use crate::core::units::{BitRate, Moment, NodeIx, Span};
 use crate::core::wire::Check;
 use crate::core::wire::control::Prepare;
-use crate::io::store::journal::spans;
 
 const BLOCK: u64 = 64 << 10;
 const GBIT: f64 = 125e6;
@@ -62,21 +65,31 @@ fn limited(
     with(TransferOptions { check, limit, ..TransferOptions::default() }, rows, faults, seed)
 }
 
+/// The terms of an attempt with this number.
+fn attempt_terms(
+    transfer_options: TransferOptions,
+    rows: Vec<Row>,
+    attempt: u8,
+) -> (Roster, AttemptConfig) {
+    let spec = Spec { rows, block_bytes: Some(BLOCK), ..Spec::default() };
+    let roster = Roster::new(&spec);
+    let identity = TransferIdentity {
+        id: "test".into(),
+        transfer: [1; 16],
+        attempt: [attempt; 16],
+        flow_key: [3; 32],
+    };
+    let terms = AttemptConfig::new(&spec, &roster, identity, transfer_options);
+    (roster, terms)
+}
+
 fn with(
     transfer_options: TransferOptions,
     rows: Vec<Row>,
     faults: PieceFaults,
     seed: u64,
 ) -> SimCluster {
-    let spec = Spec { rows, block_bytes: Some(BLOCK), ..Spec::default() };
-    let roster = Roster::new(&spec);
-    let identity = TransferIdentity {
-        id: "test".into(),
-        transfer: [1; 16],
-        attempt: [2; 16],
-        flow_key: [3; 32],
-    };
-    let terms = AttemptConfig::new(&spec, &roster, identity, transfer_options);
+    let (roster, terms) = attempt_terms(transfer_options, rows, 2);
     // Payload on a 1 Gbit/s line, as the plan counts it.
     let goodput = GBIT * crate::core::units::goodput(1500);
     let links = vec![NodeLinks { up: goodput, down: goodput }; roster.entries.len()];
@@ -321,86 +334,6 @@ fn a_group_takes_each_byte_once() {
     );
 }
 
-#[test]
-fn a_control_session_that_breaks_at_any_moment_costs_nothing() {
-    let whole = run(overlapping(8), PieceFaults::default(), 1);
-    let microseconds = (whole.seconds * 1e6) as u64 + 2_000;
-    for seed in 0..40 {
-        let mut cluster = cluster(overlapping(8), CheckKind::Crc64, PieceFaults::default(), seed);
-        // Every node in turn, at moments spread over the whole transfer, its first and last
-        // messages included.
-        let moment = Moment(400_000 + seed * microseconds * 1000 / 40);
-        let node = NodeIx((seed % 7) as u32);
-        cluster.fault(moment, InjectedFault::Part(node));
-        let outcome = cluster.run();
-        assert_eq!(outcome.error, None, "seed {seed}");
-        assert_eq!(outcome.digest, whole.digest, "seed {seed}");
-    }
-}
-
-/// One sender, and so many receivers that keep a copy each.
-fn copies(count: u32, mib: u64) -> Vec<Row> {
-    let keeps = |node| Row {
-        uri: DataUri::File("/copy".into()),
-        ..row(RowRole::Receiver, node, 0, mib << 20)
-    };
-    std::iter::once(row(RowRole::Sender, 0, 0, mib << 20)).chain((1..=count).map(keeps)).collect()
-}
-
-fn cluster_seconds(rows: Vec<Row>) -> f64 {
-    let outcome = cluster(rows, CheckKind::None, PieceFaults::default(), 1).run();
-    assert_eq!(outcome.error, None);
-    outcome.seconds
-}
-
-#[test]
-fn receivers_that_feed_each_other_take_about_the_time_of_one_copy() {
-    for (count, most) in [(2, 1.1), (4, 1.1), (8, 1.15), (16, 1.25), (24, 1.3)] {
-        let ratio = cluster_seconds(copies(count, 64)) / cluster_seconds(copies(1, 64));
-        assert!(ratio < most, "{count} copies take {ratio} times as long as one");
-    }
-}
-
-#[test]
-fn copies_do_not_wait_for_a_receiver_that_is_ten_times_slower() {
-    let mut rows = copies(8, 64);
-    rows[8].speed = Some(BitRate(100_000_000));
-    let mut cluster = cluster(rows, CheckKind::None, PieceFaults::default(), 1);
-    let goodput = GBIT * crate::core::units::goodput(1500);
-    cluster.relink(NodeIx(8), Moment(0), NodeLinks { up: goodput / 10.0, down: goodput / 10.0 });
-    let outcome = cluster.run();
-    assert_eq!(outcome.error, None);
-    let one = cluster_seconds(copies(1, 64));
-    let others = outcome.node_seconds[1..8].iter().map(|seconds| seconds.expect("all is landed"));
-    let latest = others.fold(0.0, f64::max);
-    assert!(latest < 1.15 * one, "{latest} s, where one copy takes {one} s");
-    assert!(
-        outcome.seconds < 10.5 * one,
-        "{} s for the slow one, where one copy takes {one} s",
-        outcome.seconds
-    );
-}
-
-/// Its NIC claims to be as fast as the others': the plan finds out.
-#[test]
-fn copies_do_not_wait_for_a_receiver_that_turns_out_to_be_ten_times_slower() {
-    let goodput = GBIT * crate::core::units::goodput(1500);
-    let rows = || copies(8, 1024);
-    let mut cluster = cluster(rows(), CheckKind::None, PieceFaults::default(), 1);
-    cluster.relink(NodeIx(8), Moment(0), NodeLinks { up: goodput / 10.0, down: goodput / 10.0 });
-    let outcome = cluster.run();
-    assert_eq!(outcome.error, None);
-    let one = cluster_seconds(copies(1, 1024));
-    let others = outcome.node_seconds[1..8].iter().map(|seconds| seconds.expect("all is landed"));
-    let latest = others.fold(0.0, f64::max);
-    assert!(latest < 1.15 * one, "{latest} s, where one copy takes {one} s; {:?}", outcome.counts);
-    assert!(
-        outcome.seconds < 10.5 * one,
-        "{} s for the slow one, where one copy takes {one} s",
-        outcome.seconds
-    );
-}
-
 /// Two senders, each of them needed by a receiver of its own as well: one of them slows down to a
 /// tenth. Whoever knew from the beginning could do no better than plan with the speed that it has
 /// on average.
@@ -473,160 +406,4 @@ fn a_newer_plan_is_made_for_what_is_left() {
             "struck at {struck} s: {seconds} s, an oracle needs {oracle} s; {counts:?}"
         );
     }
-}
-
-/// Each waited for the part that the other one should have had from the sender, for as long as the
-/// stall timeout.
-#[test]
-fn receivers_whose_only_sender_dies_do_not_wait_for_each_other() {
-    for seed in 0..10 {
-        let mut cluster = cluster(copies(3, 16), CheckKind::Crc64, PieceFaults::default(), seed);
-        cluster.fault(Moment((20 + seed * 12) * 1_000_000), InjectedFault::Kill(NodeIx(0)));
-        let error = cluster.run().error.expect("the only sender is lost");
-        assert_ne!(error.code, Code::Stalled, "seed {seed}: {error}");
-        assert!(!error.missing.is_empty(), "seed {seed}: {error}");
-    }
-}
-
-/// One receiver turns out to be slow, and a newer plan has another pass on its part. What it was
-/// asked for by the older plan it then asks the other one for, which waits for it: as long as there
-/// is a sender neither has to wait, and there is none.
-#[test]
-fn receivers_that_follow_a_newer_plan_do_not_wait_for_each_other_when_the_only_sender_dies() {
-    let goodput = GBIT / 5.0 * crate::core::units::goodput(1500);
-    for (receivers, from) in [(2, 2_270), (3, 2_280)] {
-        for step in 0..10 {
-            let mut cluster =
-                cluster(copies(receivers, 80), CheckKind::None, PieceFaults::default(), step);
-            for node in 0..=receivers {
-                let rate = if node == receivers { goodput / 4.0 } else { goodput };
-                cluster.relink(NodeIx(node), Moment(0), NodeLinks { up: rate, down: rate });
-            }
-            cluster.fault(Moment((from + step * 30) * 1_000_000), InjectedFault::Kill(NodeIx(0)));
-            let outcome = cluster.run();
-            assert!(
-                outcome.error.is_some(),
-                "{receivers} receivers, step {step}: the only sender is lost"
-            );
-            let last =
-                outcome.log.last().and_then(|line| line.split(' ').next()?.parse::<f64>().ok());
-            let seconds = last.expect("a log of moments") * 1e-9;
-            // The slow one takes nine for the rest; a relay is waited for for twenty.
-            assert!(seconds < 13.0, "{receivers} receivers, step {step}: {seconds} s");
-        }
-    }
-}
-
-#[test]
-fn a_relay_that_dies_is_replaced_by_the_senders() {
-    for seed in 0..10 {
-        let mut cluster = cluster(copies(4, 16), CheckKind::Crc64, PieceFaults::default(), seed);
-        cluster.fault(Moment((20 + seed * 12) * 1_000_000), InjectedFault::Kill(NodeIx(2)));
-        let outcome = cluster.run();
-        let error = outcome.error.expect("a receiver is lost");
-        assert!(error.message.contains("n2:1"), "{error}");
-        assert_eq!(error.missing, [Span::new(0, 16 << 20)], "its copy is missing");
-        assert!(outcome.history.landed_bytes() >= 3 * (16 << 20), "the others have all: {error}");
-    }
-}
-
-/// The readers of `overlapping`, with files of their own.
-fn to_files(mib: u64) -> Vec<Row> {
-    let mut rows = overlapping(mib);
-    for row in rows.iter_mut().filter(|row| row.role == RowRole::Receiver) {
-        row.uri = DataUri::File(format!("/{}", row.node.host).into());
-    }
-    rows
-}
-
-/// An attempt at moving them, of about three seconds, with real files in `home`; the sources of
-/// `touched` look otherwise, and then what is complete may be replaced.
-fn attempt(home: &Path, faults: PieceFaults, seed: u64, touched: &[u32]) -> SimCluster {
-    let limit = Some(BitRate(50_000_000));
-    let transfer_options = TransferOptions {
-        check: CheckKind::Crc64,
-        limit,
-        overwrite: !touched.is_empty(),
-        ..TransferOptions::default()
-    };
-    let mut cluster = with(transfer_options, to_files(8), faults, seed);
-    for node in 0..7 {
-        let (home, is_touched) = (home.to_owned(), touched.contains(&node));
-        let open = move || -> Box<dyn SimDisk> {
-            let mut files = Files::new(&home, Data { generation: 1, hole_every: 0 });
-            files.touched = is_touched;
-            Box::new(files)
-        };
-        cluster.set_disks(NodeIx(node), Box::new(open));
-    }
-    cluster
-}
-
-/// Bytes that the journals in `home` speak of.
-fn kept_bytes(home: &Path) -> u64 {
-    let journals = listed(home).into_iter().filter(|path| is_journal(path));
-    let spans = journals.flat_map(|path| spans(&std::fs::read(path).expect("it is there")));
-    spans.map(Span::bytes).sum()
-}
-
-/// A transfer that a death at any moment interrupts, and another attempt: nothing that was kept
-/// moves again, everything else does, and the digest is that of a transfer in one go.
-#[test]
-fn an_attempt_that_dies_at_any_moment_is_continued() {
-    let new_home = || tempfile::tempdir().expect("a folder");
-    let whole = attempt(new_home().path(), PieceFaults::default(), 0, &[]).run();
-    let all_bytes = whole.history.landed_bytes();
-    let mut interrupted_not = 0;
-    for seed in 0..30 {
-        let home = new_home();
-        let faults = PieceFaults { changed: 10, broken: 3, ..PieceFaults::default() };
-        let mut first = attempt(home.path(), faults, seed, &[]);
-        // Two of the readers, and both senders of some part: what they would have brought is
-        // missing then.
-        let victims: &[u32] = [&[4][..], &[5, 6], &[0, 3], &[4, 5, 6]][seed as usize % 4];
-        for &victim in victims {
-            first.fault(Moment((100 + seed * 90) * 1_000_000), InjectedFault::Kill(NodeIx(victim)));
-        }
-        let first = first.run();
-        if first.error.is_none() {
-            // Those that died were needed no more.
-            interrupted_not += 1;
-            continue;
-        }
-        let kept_bytes = kept_bytes(home.path());
-        assert!(kept_bytes <= first.history.landed_bytes(), "seed {seed}");
-        let second = attempt(home.path(), PieceFaults::default(), seed + 100, &[]).run();
-        assert_eq!(second.error, None, "seed {seed}");
-        assert_eq!(second.digest, whole.digest, "seed {seed}");
-        assert_eq!(second.counts.resumed_bytes, kept_bytes, "seed {seed}");
-        assert_eq!(
-            second.history.landed_bytes() + kept_bytes,
-            all_bytes,
-            "seed {seed}: nothing moves again"
-        );
-    }
-    assert!(interrupted_not < 10, "{interrupted_not} of 30 were not interrupted");
-}
-
-#[test]
-fn what_came_from_a_source_that_has_changed_starts_again() {
-    let interrupted = || {
-        let home = tempfile::tempdir().expect("a folder");
-        let mut first = attempt(home.path(), PieceFaults::default(), 3, &[]);
-        first.fault(Moment(2_000_000_000), InjectedFault::Kill(NodeIx(6)));
-        first.run();
-        home
-    };
-    let home = interrupted();
-    let second = attempt(home.path(), PieceFaults::default(), 3, &[0, 1, 2, 3]).run();
-    assert_eq!((second.error, second.counts.resumed_bytes), (None, 0));
-    let home = interrupted();
-    let kept = kept_bytes(home.path());
-    let third = attempt(home.path(), PieceFaults::default(), 3, &[3]).run();
-    assert_eq!(third.error, None);
-    assert!(
-        third.counts.resumed_bytes > 0 && third.counts.resumed_bytes < kept,
-        "{:?} of {kept}",
-        third.counts
-    );
 }

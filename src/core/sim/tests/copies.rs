@@ -1,0 +1,121 @@
+//! Receivers that keep a copy each, and feed each other.
+
+use super::*;
+
+/// One sender, and so many receivers that keep a copy each.
+fn copies(count: u32, mib: u64) -> Vec<Row> {
+    let keeps = |node| Row {
+        uri: DataUri::File("/copy".into()),
+        ..row(RowRole::Receiver, node, 0, mib << 20)
+    };
+    std::iter::once(row(RowRole::Sender, 0, 0, mib << 20)).chain((1..=count).map(keeps)).collect()
+}
+
+fn cluster_seconds(rows: Vec<Row>) -> f64 {
+    let outcome = cluster(rows, CheckKind::None, PieceFaults::default(), 1).run();
+    assert_eq!(outcome.error, None);
+    outcome.seconds
+}
+
+#[test]
+fn receivers_that_feed_each_other_take_about_the_time_of_one_copy() {
+    for (count, most) in [(2, 1.1), (4, 1.1), (8, 1.15), (16, 1.25), (24, 1.3)] {
+        let ratio = cluster_seconds(copies(count, 64)) / cluster_seconds(copies(1, 64));
+        assert!(ratio < most, "{count} copies take {ratio} times as long as one");
+    }
+}
+
+#[test]
+fn copies_do_not_wait_for_a_receiver_that_is_ten_times_slower() {
+    let mut rows = copies(8, 64);
+    rows[8].speed = Some(BitRate(100_000_000));
+    let mut cluster = cluster(rows, CheckKind::None, PieceFaults::default(), 1);
+    let goodput = GBIT * crate::core::units::goodput(1500);
+    cluster.relink(NodeIx(8), Moment(0), NodeLinks { up: goodput / 10.0, down: goodput / 10.0 });
+    let outcome = cluster.run();
+    assert_eq!(outcome.error, None);
+    let one = cluster_seconds(copies(1, 64));
+    let others = outcome.node_seconds[1..8].iter().map(|seconds| seconds.expect("all is landed"));
+    let latest = others.fold(0.0, f64::max);
+    assert!(latest < 1.15 * one, "{latest} s, where one copy takes {one} s");
+    assert!(
+        outcome.seconds < 10.5 * one,
+        "{} s for the slow one, where one copy takes {one} s",
+        outcome.seconds
+    );
+}
+
+/// Its NIC claims to be as fast as the others': the plan finds out.
+#[test]
+fn copies_do_not_wait_for_a_receiver_that_turns_out_to_be_ten_times_slower() {
+    let goodput = GBIT * crate::core::units::goodput(1500);
+    let rows = || copies(8, 1024);
+    let mut cluster = cluster(rows(), CheckKind::None, PieceFaults::default(), 1);
+    cluster.relink(NodeIx(8), Moment(0), NodeLinks { up: goodput / 10.0, down: goodput / 10.0 });
+    let outcome = cluster.run();
+    assert_eq!(outcome.error, None);
+    let one = cluster_seconds(copies(1, 1024));
+    let others = outcome.node_seconds[1..8].iter().map(|seconds| seconds.expect("all is landed"));
+    let latest = others.fold(0.0, f64::max);
+    assert!(latest < 1.15 * one, "{latest} s, where one copy takes {one} s; {:?}", outcome.counts);
+    assert!(
+        outcome.seconds < 10.5 * one,
+        "{} s for the slow one, where one copy takes {one} s",
+        outcome.seconds
+    );
+}
+
+/// Each waited for the part that the other one should have had from the sender, for as long as the
+/// stall timeout.
+#[test]
+fn receivers_whose_only_sender_dies_do_not_wait_for_each_other() {
+    for seed in 0..10 {
+        let mut cluster = cluster(copies(3, 16), CheckKind::Crc64, PieceFaults::default(), seed);
+        cluster.fault(Moment((20 + seed * 12) * 1_000_000), InjectedFault::Kill(NodeIx(0)));
+        let error = cluster.run().error.expect("the only sender is lost");
+        assert_ne!(error.code, Code::Stalled, "seed {seed}: {error}");
+        assert!(!error.missing.is_empty(), "seed {seed}: {error}");
+    }
+}
+
+/// One receiver turns out to be slow, and a newer plan has another pass on its part. What it was
+/// asked for by the older plan it then asks the other one for, which waits for it: as long as there
+/// is a sender neither has to wait, and there is none.
+#[test]
+fn receivers_that_follow_a_newer_plan_do_not_wait_for_each_other_when_the_only_sender_dies() {
+    let goodput = GBIT / 5.0 * crate::core::units::goodput(1500);
+    for (receivers, from) in [(2, 2_270), (3, 2_280)] {
+        for step in 0..10 {
+            let mut cluster =
+                cluster(copies(receivers, 80), CheckKind::None, PieceFaults::default(), step);
+            for node in 0..=receivers {
+                let rate = if node == receivers { goodput / 4.0 } else { goodput };
+                cluster.relink(NodeIx(node), Moment(0), NodeLinks { up: rate, down: rate });
+            }
+            cluster.fault(Moment((from + step * 30) * 1_000_000), InjectedFault::Kill(NodeIx(0)));
+            let outcome = cluster.run();
+            assert!(
+                outcome.error.is_some(),
+                "{receivers} receivers, step {step}: the only sender is lost"
+            );
+            let last =
+                outcome.log.last().and_then(|line| line.split(' ').next()?.parse::<f64>().ok());
+            let seconds = last.expect("a log of moments") * 1e-9;
+            // The slow one takes nine for the rest; a relay is waited for for twenty.
+            assert!(seconds < 13.0, "{receivers} receivers, step {step}: {seconds} s");
+        }
+    }
+}
+
+#[test]
+fn a_relay_that_dies_is_replaced_by_the_senders() {
+    for seed in 0..10 {
+        let mut cluster = cluster(copies(4, 16), CheckKind::Crc64, PieceFaults::default(), seed);
+        cluster.fault(Moment((20 + seed * 12) * 1_000_000), InjectedFault::Kill(NodeIx(2)));
+        let outcome = cluster.run();
+        let error = outcome.error.expect("a receiver is lost");
+        assert!(error.message.contains("n2:1"), "{error}");
+        assert_eq!(error.missing, [Span::new(0, 16 << 20)], "its copy is missing");
+        assert!(outcome.history.landed_bytes() >= 3 * (16 << 20), "the others have all: {error}");
+    }
+}

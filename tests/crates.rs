@@ -78,8 +78,8 @@ impl DenyRules {
         if let Some(banned) = self.bans.deny.iter().find(|banned| banned.name == *name) {
             return Some(format!("{name} {version}: {}", banned.reason));
         }
-        // The workspace's own.
-        let Some(source) = source else { return None };
+        // The workspace's own have none.
+        let source = source.as_ref()?;
         let is_known = source.split_once('+').is_some_and(|(kind, address)| match kind {
             "registry" => self.sources.allow_registry.iter().any(|known| known == address),
             "git" => self.sources.allow_git.iter().any(|known| address.starts_with(known)),

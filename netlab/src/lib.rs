@@ -140,7 +140,9 @@ impl NetworkLab {
         nft.args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
         let mut nft = nft.spawn()?;
         // The end of its input is that of the pipe, which is closed here.
-        nft.stdin.take().expect("it is a pipe").write_all(rules.as_bytes())?;
+        if let Some(mut input) = nft.stdin.take() {
+            input.write_all(rules.as_bytes())?;
+        }
         succeeded(nft.wait_with_output()?, rules).map(drop)
     }
 
@@ -192,10 +194,13 @@ impl Drop for NetworkLab {
 }
 
 /// Returns the address of a node's NIC.
+///
+/// # Panics
+/// If no lab has such a node or NIC: at most 200 nodes, with 50 NICs each.
 #[must_use]
 pub fn address(node: u32, nic: usize) -> Ipv4Addr {
-    let subnet = u8::try_from(200 + nic).expect("a node has at most 50 NICs");
-    let host = if node == 0 { 254 } else { u8::try_from(node).expect("at most 200 nodes") };
+    let subnet = u8::try_from(200 + nic).expect("a subnet for each NIC");
+    let host = if node == 0 { 254 } else { u8::try_from(node).expect("an address for each node") };
     Ipv4Addr::new(10, subnet, 0, host)
 }
 

@@ -113,7 +113,8 @@ impl SvgElement {
     #[must_use]
     pub fn set(mut self, name: &str, value: impl Display) -> SvgElement {
         let value = escaped(&value.to_string());
-        write!(self.attributes, " {name}=\"{value}\"").expect("memory takes it");
+        // Writing to a string never fails.
+        let _ = write!(self.attributes, " {name}=\"{value}\"");
         self
     }
 
@@ -163,8 +164,9 @@ fn escaped(text: &str) -> String {
             '<' => safe += "&lt;",
             '>' => safe += "&gt;",
             '"' => safe += "&quot;",
-            '\t' | '\n' => safe.push(letter),
-            '\0'..' ' | '\u{fffe}' | '\u{ffff}' => safe.push(char::REPLACEMENT_CHARACTER),
+            '\0'..='\x08' | '\x0b'..='\x1f' | '\u{fffe}' | '\u{ffff}' => {
+                safe.push(char::REPLACEMENT_CHARACTER);
+            }
             _ => safe.push(letter),
         }
     }
@@ -197,11 +199,11 @@ mod tests {
 
     #[test]
     fn foreign_text_stays_text() {
-        let text = SvgElement::text((0.0, 0.0), TextAnchor::End, "</text><script>\x1b\u{ffff}é");
+        let text = SvgElement::text((0.0, 0.0), TextAnchor::End, "</text><script>\x1b\n\u{ffff}é");
         assert_eq!(
             text.set("class", "\"x").finish(),
             "<text x=\"0\" y=\"0\" text-anchor=\"end\" class=\"&quot;x\">\
-             &lt;/text&gt;&lt;script&gt;\u{fffd}\u{fffd}é</text>"
+             &lt;/text&gt;&lt;script&gt;\u{fffd}\n\u{fffd}é</text>"
         );
     }
 }

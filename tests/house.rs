@@ -172,9 +172,19 @@ const UNSAFE: [&str; 7] = [
     "bench/src/counting.rs",
 ];
 
-/// Lines of a file without its tests. The largest machines come near it; what would pass it is two
-/// machines.
-const LINES_MAX: usize = 600;
+/// Lines of a file without its tests. What would pass it is two files.
+const LINES_MAX: usize = 500;
+
+/// Larger files, with the reason.
+const LARGE_FILES: [(&str, &str); 7] = [
+    ("ring/src/uring.rs", "the kernel's operations and their argued `unsafe` in one place"),
+    ("src/core/node/participant.rs", "its states are one type"),
+    ("src/core/rail/sending_rail.rs", "the states of one answer are read together"),
+    ("src/core/receiver/scheduler.rs", "leases, stealing and losses are one type"),
+    ("src/core/sim/rails.rs", "rails of all simulated nodes are one type"),
+    ("src/core/store/destination.rs", "one table of transitions"),
+    ("src/testing/fuzzing/receiver.rs", "one world around one machine"),
+];
 
 #[test]
 fn arrows_go_one_way() {
@@ -281,11 +291,10 @@ fn files_are_small_and_say_why_they_are_there() {
     let mut faults = Vec::new();
     for source in PATHS.into_iter().flat_map(sources) {
         let lines = source.code.lines().count();
-        if lines > LINES_MAX {
-            faults.push(format!(
-                "{}: {lines} lines without tests; {LINES_MAX} are the most",
-                source.path
-            ));
+        let is_excepted = LARGE_FILES.iter().any(|(large, _)| *large == source.path);
+        if (lines > LINES_MAX) != is_excepted {
+            faults
+                .push(format!("{}: {lines} lines without tests; {LINES_MAX} may be", source.path));
         }
         if !source.text.starts_with("//!") {
             faults

@@ -10,6 +10,19 @@ const COLUMNS_MAX: usize = 100;
 /// Lines of a function, from its `fn` to its last brace.
 const FUNCTION_LINES_MAX: usize = 64;
 
+/// Lines of a type over all its `impl` blocks: what would pass it is two types.
+const TYPE_LINES_MAX: usize = 500;
+
+/// Larger types, with the reason.
+const LARGE_TYPES: [(&str, &str); 6] = [
+    ("Coordinator", "its phases and its planning are one type"),
+    ("Node", "its event loop owns sockets, rails and workers"),
+    ("NodeMachine", "sessions and attempts are one type"),
+    ("Participant", "its states are one type"),
+    ("PieceScheduler", "leases, stealing and losses are one type"),
+    ("SimCluster", "net, nodes and faults are one type"),
+];
+
 /// Files whose types may have names that their crate has already, with the reason.
 const NAMES_AGAIN: [(&str, &str); 1] =
     [("src/core/wire/proto.rs", "messages as bytes, by the names that docs/control.proto has")];
@@ -134,6 +147,56 @@ fn block_after(masked: &str) -> Option<&str> {
 }
 
 #[test]
+fn a_type_fits_a_head() {
+    let mut lines: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for source in PATHS.into_iter().flat_map(sources) {
+        let Some(folder) = source.crate_folder() else { continue };
+        for (name, count) in impl_blocks(&source.without_tests()) {
+            *lines.entry((folder.to_owned(), name)).or_default() += count;
+        }
+    }
+    assert!(lines.len() > 300, "the types were not found: {}", lines.len());
+    let mut faults = Vec::new();
+    for ((folder, name), count) in &lines {
+        let is_excepted = LARGE_TYPES.iter().any(|(large, _)| large == name);
+        if (*count > TYPE_LINES_MAX) != is_excepted {
+            faults.push(format!("{folder}: {name} has {count} lines; {TYPE_LINES_MAX} may be"));
+        }
+    }
+    none(&faults);
+}
+
+/// Types of the `impl` blocks of a file, with the lines of each block.
+fn impl_blocks(masked: &str) -> Vec<(String, usize)> {
+    let mut blocks = Vec::new();
+    for (at, _) in masked.match_indices("impl") {
+        let begins = masked[..at].ends_with('\n') || at == 0;
+        let Some(block) = block_after(&masked[at..]).filter(|_| begins) else { continue };
+        let head = without_generics(&block["impl".len()..block.find('{').unwrap()]);
+        let of = head.split(" for ").last().unwrap().split(" where ").next().unwrap();
+        if let Some(name) = of.split("::").last().and_then(|name| words(name).next()) {
+            blocks.push((name.to_owned(), block.matches('\n').count() + 1));
+        }
+    }
+    blocks
+}
+
+/// A text without what stands in angle brackets.
+fn without_generics(text: &str) -> String {
+    let mut depth = 0;
+    let mut kept = String::new();
+    for (letter, before) in text.chars().zip(format!(" {text}").chars()) {
+        match letter {
+            '<' => depth += 1,
+            '>' if before != '-' => depth -= 1,
+            _ if depth == 0 => kept.push(letter),
+            _ => {}
+        }
+    }
+    kept.replace('\n', " ")
+}
+
+#[test]
 fn comments_name_the_thing_first() {
     let (mut headless, mut count) = (Vec::new(), 0);
     for source in everything() {
@@ -181,4 +244,7 @@ fn the_reader_of_shapes_reads_them() {
                         if x { y }\n    }\n    fn d();\n}\ntype E = fn (u8);\n";
     assert_eq!(type_names(text), [(1, "A".to_owned()), (9, "E".to_owned())]);
     assert_eq!(functions(text), [(4, "c".to_owned(), 3)]);
+    assert_eq!(impl_blocks(text), [("A".to_owned(), 7)]);
+    let text = "impl<T: Fn(u8) -> A> b::C<T> for d::E<'a, T>\nwhere T: F {\n}\n";
+    assert_eq!(impl_blocks(text), [("E".to_owned(), 3)]);
 }

@@ -268,9 +268,9 @@ fn limits_are_those_of_the_code() {
         ("docs/PROTOCOL.md", "core/rail/flow_credit.rs", "REQUESTS_MAX"),
         ("docs/OPERATING.md", limits, "NODES_MAX"),
         ("docs/OPERATING.md", limits, "SEGMENTS_MAX"),
-        ("docs/OPERATING.md", "core/spec/parse.rs", "ROWS_MAX"),
+        ("docs/OPERATING.md", "core/spec/limits.rs", "ROWS_MAX"),
         ("docs/OPERATING.md", "core/spec/validate.rs", "NODE_ROWS_MAX"),
-        ("docs/SPECIFICATION.md", "core/spec/parse.rs", "ROWS_MAX"),
+        ("docs/SPECIFICATION.md", "core/spec/limits.rs", "ROWS_MAX"),
         ("docs/SPECIFICATION.md", "core/spec/validate.rs", "NODE_ROWS_MAX"),
         ("docs/SPECIFICATION.md", limits, "NODES_MAX"),
     ] {

@@ -14,7 +14,7 @@ const FUNCTION_LINES_MAX: usize = 64;
 const TYPE_LINES_MAX: usize = 500;
 
 /// Larger types, with the reason.
-const LARGE_TYPES: [(&str, &str); 6] = [
+const LARGE_TYPES: &[(&str, &str)] = &[
     ("Coordinator", "its phases and its planning are one type"),
     ("Node", "its event loop owns sockets, rails and workers"),
     ("NodeMachine", "sessions and attempts are one type"),
@@ -24,8 +24,8 @@ const LARGE_TYPES: [(&str, &str); 6] = [
 ];
 
 /// Files whose types may have names that their crate has already, with the reason.
-const NAMES_AGAIN: [(&str, &str); 1] =
-    [("src/core/wire/proto.rs", "messages as bytes, by the names that docs/control.proto has")];
+const NAMES_AGAIN: &[(&str, &str)] =
+    &[("src/core/wire/proto.rs", "messages as bytes, by the names that docs/control.proto has")];
 
 /// Comment paragraphs of a hundred that may begin with a clause in place of the thing.
 const HEADLESS_PERCENT_MAX: usize = 3;

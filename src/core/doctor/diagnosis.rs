@@ -132,3 +132,20 @@ pub(crate) fn list(cpus: &[usize]) -> String {
     );
     runs.collect::<Vec<_>>().join(",")
 }
+
+/// A finding without cost and remedy.
+pub(super) fn finding(level: FindingLevel, about: &str, found: impl Into<String>) -> DoctorFinding {
+    DoctorFinding { level, about: about.into(), found: found.into(), cost: None, remedy: None }
+}
+
+impl DoctorFinding {
+    pub(super) fn costs(mut self, cost: impl Into<String>) -> DoctorFinding {
+        self.cost = Some(cost.into());
+        self
+    }
+
+    pub(super) fn mended_by(mut self, remedy: impl Into<String>) -> DoctorFinding {
+        self.remedy = Some(remedy.into());
+        self
+    }
+}

@@ -1,6 +1,6 @@
 //! Judgement of a machine's readings: problems, their cost and their remedy.
 
-use super::diagnosis::{Diagnosis, DoctorFinding, FindingLevel, KernelPath};
+use super::diagnosis::{Diagnosis, DoctorFinding, KernelPath};
 use super::readings::MachineReadings;
 use crate::core::doctor::peer::DoctorPeer;
 
@@ -40,22 +40,6 @@ fn path(machine: &MachineReadings) -> KernelPath {
 /// Judges the transfers between this machine and a peer.
 pub(crate) fn judge_peer(peer: &DoctorPeer) -> Vec<DoctorFinding> {
     peer::judge(peer)
-}
-
-fn finding(level: FindingLevel, about: &str, found: impl Into<String>) -> DoctorFinding {
-    DoctorFinding { level, about: about.into(), found: found.into(), cost: None, remedy: None }
-}
-
-impl DoctorFinding {
-    fn costs(mut self, cost: impl Into<String>) -> DoctorFinding {
-        self.cost = Some(cost.into());
-        self
-    }
-
-    fn mended_by(mut self, remedy: impl Into<String>) -> DoctorFinding {
-        self.remedy = Some(remedy.into());
-        self
-    }
 }
 
 #[cfg(test)]

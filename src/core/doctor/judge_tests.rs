@@ -1,6 +1,7 @@
 //! Synthetic machines with one problem each.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use crate::core::doctor::diagnosis::FindingLevel;
 use crate::core::doctor::judge::*;
 use crate::core::doctor::readings::{CpuGovernor, IoUring, NicReading, NicUse, RingObstacle};
 

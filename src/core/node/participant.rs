@@ -30,12 +30,13 @@ use crate::core::wire::control::{
 mod config;
 mod ending;
 mod journal_queue;
+mod keeping;
 mod pacing;
 
 pub(crate) use config::ParticipantConfig;
 
 use journal_queue::JournalQueue;
-use pacing::{planned_bytes, rail_pairs, weight};
+use pacing::{pace, planned_bytes, rail_pairs, weight};
 
 /// Interval at which a receiver tells the master how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -191,7 +192,9 @@ impl Participant {
             (ParticipantEvent::Master(message), _) => self.master_says(now, message),
             (ParticipantEvent::Broken(error), _) => self.rails_broken(error),
             (ParticipantEvent::Overdue(error), _) => self.overdue(error),
-            (ParticipantEvent::Kept, _) => self.kept(),
+            (ParticipantEvent::Kept, _) => {
+                self.journal_queue.iter_mut().for_each(JournalQueue::written);
+            }
             (ParticipantEvent::Found(found), State::Preparing) => {
                 self.journal_queue = Some(JournalQueue::new(found));
             }
@@ -419,12 +422,13 @@ impl Participant {
         {
             let action = match action {
                 scheduler::SchedulerAction::Open { rail_pair } => {
-                    let pace_bytes_per_second = self.pace(rail_pair.sender);
-                    ParticipantAction::Open {
-                        rail_pair,
-                        weight: weight(&self.weights, rail_pair.sender),
-                        pace_bytes_per_second,
-                    }
+                    let (planned, sender) = (&self.weights, rail_pair.sender);
+                    let (bound_us, limit) = (self.bound_us, self.limit_bytes_per_second);
+                    let is_paced = !self.relays.is_empty();
+                    let pace_bytes_per_second =
+                        if is_paced { pace(planned, sender, bound_us, limit) } else { 0 };
+                    let weight = weight(planned, sender);
+                    ParticipantAction::Open { rail_pair, weight, pace_bytes_per_second }
                 }
                 scheduler::SchedulerAction::Flow(command) => ParticipantAction::Flow(command),
                 scheduler::SchedulerAction::GiveUp { span }

@@ -31,6 +31,8 @@ mod maxflow;
 mod network;
 #[cfg(test)]
 mod oracle_tests;
+mod planned;
+mod problem;
 mod receivers;
 mod relay;
 mod segments;
@@ -47,139 +49,10 @@ use crate::core::units::{NodeIx, Span, union};
 pub(crate) use bound::LowerBound;
 use demand::PlanDemand;
 use intake::PlanIntake;
+pub(crate) use planned::{PlannedSegment, SenderWeights};
+pub(crate) use problem::{GroupIx, NodeCapacity, PairLimit, PlanProblem, StoreCapacity, StoreIx};
 pub(crate) use receivers::ByReceiver;
 pub(crate) use segments::Segment;
-
-/// Input of the planner: the speeds of nodes, and the ranges that they offer and want.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct PlanProblem {
-    /// The nodes, in the order of their index.
-    pub(crate) nodes: Vec<NodeCapacity>,
-    /// Ranges that nodes offer, one entry for each sender row.
-    pub(crate) offers: Vec<(NodeIx, Span)>,
-    /// Ranges that nodes want, one entry for each receiver row without a group.
-    pub(crate) wants: Vec<(NodeIx, Span)>,
-    /// Ranges that nodes want as members of a group: its members together want each byte once.
-    pub(crate) group_wants: Vec<(GroupIx, NodeIx, Span)>,
-    /// Stores that several nodes read from or write to.
-    pub(crate) stores: Vec<StoreCapacity>,
-    /// Rate limits between two nodes, if lower than the speed of either node.
-    pub(crate) pairs: Vec<PairLimit>,
-    /// Origin and block size in bytes of the block grid; size 0 for no grid. Parts of a group are
-    /// cut on the grid.
-    pub(crate) grid: (u64, u64),
-}
-
-/// A reader group: its index in order of first mention.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct GroupIx(pub(crate) u32);
-
-/// A store: its index in [`PlanProblem::stores`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct StoreIx(pub(crate) u32);
-
-/// Speeds of a node, in payload bytes per second.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct NodeCapacity {
-    /// `host:port`, for messages and the bottleneck's name.
-    pub(crate) name: String,
-    /// Line of its first row, for messages; 0 if the rows come from no file.
-    pub(crate) line: u32,
-    /// Sending capacity `C_i`: the sum over the node's rails.
-    pub(crate) send_bytes_per_second: f64,
-    /// Receiving capacity `B_j`: the sum over the node's rails.
-    pub(crate) receive_bytes_per_second: f64,
-    /// True if it keeps what it receives, so that it can relay it.
-    pub(crate) relays: bool,
-    /// Store that its offers are read from.
-    pub(crate) reads: Option<StoreIx>,
-    /// Store that its received bytes are written to.
-    pub(crate) writes: Option<StoreIx>,
-}
-
-impl NodeCapacity {
-    /// Returns the start of a message about its rows.
-    fn place(&self) -> String {
-        if self.line == 0 { String::new() } else { format!("line {}: ", self.line) }
-    }
-}
-
-/// A shared store, such as a parallel file system or one disk behind several nodes. Its rate holds
-/// separately for all reads and for all writes, like the two directions of a NIC.
-#[derive(Clone, Debug)]
-pub(crate) struct StoreCapacity {
-    pub(crate) name: String,
-    pub(crate) bytes_per_second: f64,
-}
-
-/// A limit on the rate from one node to another, in payload bytes per second.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PairLimit {
-    pub(crate) from: NodeIx,
-    pub(crate) to: NodeIx,
-    pub(crate) bytes_per_second: f64,
-}
-
-/// One segment of a plan: its range and receivers, and each sender's share of the receivers'
-/// demand.
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) struct PlannedSegment {
-    pub(crate) segment: Segment,
-    /// Weights in the order of `segment.senders`; they sum to 1.
-    pub(crate) weights: Vec<f64>,
-    /// Receivers with different weights, because some of their links are limited; ascending.
-    pub(crate) own: Vec<(NodeIx, Vec<f64>)>,
-    /// Receivers that receive the segment from another receiver, each with that relay; ascending.
-    /// They ask the senders only if the relay fails.
-    pub(crate) relays: Vec<(NodeIx, NodeIx)>,
-}
-
-/// Senders with their weights, and the receivers that request from them.
-pub(crate) type SenderWeights = (Vec<(NodeIx, f64)>, Vec<NodeIx>);
-
-impl PlannedSegment {
-    /// Returns the senders of this segment for `receiver`, with their weights. A node that offers
-    /// the range it wants copies it locally.
-    pub(crate) fn senders_for(&self, receiver: NodeIx) -> Vec<(NodeIx, f64)> {
-        if self.segment.senders.binary_search(&receiver).is_ok() {
-            return vec![(receiver, 1.0)];
-        }
-        if let Some(relay) = self.relay_of(receiver) {
-            let senders = self.segment.senders.iter().map(|sender| (*sender, 0.0));
-            return std::iter::once((relay, 1.0)).chain(senders).collect();
-        }
-        let weights = self.weights_for(receiver);
-        self.segment.senders.iter().copied().zip(weights.iter().copied()).collect()
-    }
-
-    /// Returns the relay of this segment for `receiver`, if it does not come from the senders.
-    pub(crate) fn relay_of(&self, receiver: NodeIx) -> Option<NodeIx> {
-        let at = self.relays.binary_search_by_key(&receiver, |(asks, _)| *asks).ok()?;
-        Some(self.relays[at].1)
-    }
-
-    /// Returns the receivers by common senders and weights.
-    pub(crate) fn by_senders(&self) -> Vec<SenderWeights> {
-        let mut told: Vec<SenderWeights> = Vec::new();
-        let remote: Vec<NodeIx> = self.segment.remote_receivers().collect();
-        let alike = |a: NodeIx, b: NodeIx| {
-            let are_remote = [a, b].iter().all(|node| remote.binary_search(node).is_ok());
-            are_remote && self.own.is_empty() && self.relay_of(a) == self.relay_of(b)
-        };
-        for &receiver in &self.segment.receivers {
-            match told.iter_mut().find(|(_, receivers)| alike(receivers[0], receiver)) {
-                Some((_, receivers)) => receivers.push(receiver),
-                None => told.push((self.senders_for(receiver), vec![receiver])),
-            }
-        }
-        told
-    }
-
-    fn weights_for(&self, receiver: NodeIx) -> &[f64] {
-        let own = self.own.binary_search_by_key(&receiver, |(node, _)| *node);
-        own.map_or(&self.weights, |at| &self.own[at].1)
-    }
-}
 
 /// A transfer plan: all weights, the predicted time, and the lower bound.
 #[derive(Clone, PartialEq, Debug)]

@@ -5,7 +5,9 @@
 //! opened.
 
 mod address;
+mod escapes;
 pub(crate) mod hostlist;
+mod limits;
 mod parse;
 mod print;
 mod rows;
@@ -14,6 +16,6 @@ mod uri;
 mod validate;
 
 pub(crate) use hostlist::HOST_BYTES_MAX;
-pub(crate) use parse::ID_BYTES_MAX;
+pub(crate) use limits::ID_BYTES_MAX;
 pub use rows::{DataUri, NodeAddress, PairRate, Row, RowRole, Spec, StoreRate};
 pub(crate) use validate::{NODE_ROWS_MAX, NODE_URIS_BYTES_MAX, URI_BYTES_MAX};

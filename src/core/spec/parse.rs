@@ -2,9 +2,9 @@
 
 use std::os::unix::ffi::OsStrExt;
 
+use super::limits::{ID_BYTES_MAX, RATE_MAX, ROWS_MAX, STORES_MAX, block_bytes_fit};
 use super::text;
 use super::text::{LineFault, SpecLine, Word, nearest};
-use super::validate::RATE_MAX;
 use super::{DataUri, NodeAddress, PairRate, Row, RowRole, Spec, StoreRate, address};
 use crate::core::error::{Code, Error, Result};
 use crate::core::units::{BitRate, KIB, MIB, Span, parse_rate, parse_size, print_rate};
@@ -348,11 +348,6 @@ fn name(word: &Word, before: &str, value: &str) -> ParsedLines<String> {
     Ok(value.into())
 }
 
-/// Returns true if a block of the grid may have this size.
-pub(super) fn block_bytes_fit(bytes: u64) -> bool {
-    bytes.is_power_of_two() && (BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&bytes)
-}
-
 /// Returns the approximate heap size of each copy of a row.
 fn text_bytes(row: &Row) -> usize {
     let uri = match &row.uri {
@@ -410,26 +405,11 @@ const TEXT_BYTES_MAX: usize = 64 * MIB as usize;
 /// Longest line: the longest path in escapes and a long list of NICs.
 const LINE_BYTES_MAX: usize = 64 * KIB as usize;
 
-/// Limit on rows, which hostlists can multiply from a short file.
-pub(super) const ROWS_MAX: usize = 1 << 20;
-
 /// Limit on text that hostlists can multiply from a long path, which each host repeats.
 const EXPANDED_BYTES_MAX: usize = 256 * MIB as usize;
 
-/// Limit on ids, which travel in control messages to every node, and on names of groups and stores.
-pub(crate) const ID_BYTES_MAX: usize = 1024;
-
 /// Names of options.
 const OPTIONS: &str = "origin, block, store or pair";
-
-/// Limit on stores: every row is looked up among them, and a cluster has a few.
-pub(super) const STORES_MAX: usize = 1024;
-
-/// Smallest block: a page, below which direct I/O is impossible.
-const BLOCK_BYTES_MIN: u64 = 4 * KIB;
-
-/// Largest block: every slot holds a block, and a node has dozens of slots.
-const BLOCK_BYTES_MAX: u64 = 64 * MIB;
 
 const BLOCK_EXPECTED: &str = "a power of two from 4K to 64M";
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::uri::write_encoded;
+use super::escapes::write_encoded;
 use crate::core::units::{BitRate, Span};
 
 /// Address of a node: a host name or address, and a port. One address is one node.

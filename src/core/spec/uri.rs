@@ -5,14 +5,13 @@
 //! stands for itself.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::escapes::decoded;
 use super::text::nearest;
 use super::{DataUri, RowRole};
-use crate::core::units::printable;
 
 impl FromStr for DataUri {
     type Err = String;
@@ -109,46 +108,6 @@ fn mem(name: &[u8]) -> Result<OsString, String> {
     Ok(OsStr::from_bytes(name).to_os_string())
 }
 
-/// Decodes a part of a URI.
-fn decoded(text: &str) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, behind)) = rest.split_first() {
-        rest = behind;
-        if first != b'%' {
-            bytes.push(first);
-            continue;
-        }
-        let digits = rest.split_first_chunk::<2>().and_then(|(&[high, low], behind)| {
-            let digit = |byte: u8| char::from(byte).to_digit(16);
-            Some((digit(high)? * 16 + digit(low)?, behind))
-        });
-        let Some((value, behind)) = digits else {
-            return Err("two hex digits after each % (a % itself is written %25)".into());
-        };
-        bytes.push(u8::try_from(value).expect("two hex digits are a byte"));
-        rest = behind;
-    }
-    Ok(bytes)
-}
-
-/// Writes bytes so that [`decoded`] returns them, without any character that a terminal acts on.
-pub(super) fn write_encoded(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    for chunk in bytes.utf8_chunks() {
-        for letter in chunk.valid().chars() {
-            let mut buffer = [0; 4];
-            let spelled = letter.encode_utf8(&mut buffer);
-            if letter == '%' || printable(spelled) != *spelled {
-                spelled.bytes().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
-            } else {
-                f.write_str(spelled)?;
-            }
-        }
-        chunk.invalid().iter().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
-    }
-    Ok(())
-}
-
 /// Returns the start of a text that may be long.
 fn clip(text: &str) -> String {
     if text.chars().count() <= 40 {
@@ -174,6 +133,7 @@ mod tests {
 
     use super::*;
     use crate::core::spec::validate;
+    use crate::core::units::printable;
 
     fn path(bytes: &[u8]) -> PathBuf {
         PathBuf::from(OsStr::from_bytes(bytes))

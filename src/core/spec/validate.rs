@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::hostlist::HOST_BYTES_MAX;
-use super::parse::{ID_BYTES_MAX, ROWS_MAX, STORES_MAX, block_bytes_fit};
+use super::limits::{ID_BYTES_MAX, RATE_MAX, ROWS_MAX, STORES_MAX, block_bytes_fit};
 use super::{DataUri, NodeAddress, PairRate, Row, RowRole, Spec, StoreRate};
 use crate::core::error::{Code, Error, Result};
 use crate::core::units::{BitRate, Span, print_rate, subtract, union};
@@ -424,10 +424,6 @@ pub(crate) const URI_BYTES_MAX: usize = 3 * 4096 + 64;
 /// Limit on the data URIs of one node's rows together: a thousand of the longest ones, or 3 KiB for
 /// each of the most rows.
 pub(crate) const NODE_URIS_BYTES_MAX: usize = 12 << 20;
-
-/// Limit on rates: a thousand times the fastest NIC there is. Beyond it, rounding errors dominate a
-/// plan.
-pub(super) const RATE_MAX: BitRate = BitRate(1_000_000_000_000_000);
 
 #[cfg(test)]
 #[path = "validate_tests.rs"]

@@ -2,15 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use mio::Token;
+use mio::{Registry, Token};
 
-use super::run::MasterLoop;
 use crate::core::error::{Code, Error, Result};
 use crate::core::master::machine::SESSION_WITHIN;
-use crate::core::master::status::status;
 use crate::core::wire::control;
 use crate::core::wire::control::{MasterQuery, QueryAnswer};
 use crate::core::wire::version::ConnectionKind;
@@ -19,26 +16,32 @@ use crate::io::session::descriptors::SpareDescriptor;
 use crate::io::session::strangers;
 use crate::io::session::strangers::{OrderedDeadlines, SILENT_MAX, UnprovenConnections};
 use crate::io::session::{
-    AcceptOutcome, Connection, ConnectionHello, HelloReply, IncomingData, KeyAuthenticator,
+    AcceptOutcome, Connection, ConnectionHello, HelloReply, IncomingData, Key, KeyAuthenticator,
     Listener,
 };
 
 /// Limit on authenticated clients; as many unauthenticated ones may be open, too.
 const VISITORS_MAX: usize = 64;
 
+/// Answers a question with the status of the transfer as JSON.
+pub(super) type ClientAnswer<'a> = &'a dyn Fn(MasterQuery) -> String;
+
 /// Connections of clients, by token.
 pub(super) struct PendingConnections {
-    pub(super) open: HashMap<Token, Connection>,
-    pub(super) strangers: UnprovenConnections,
-    pub(super) deadlines: OrderedDeadlines,
-    pub(super) spare: SpareDescriptor,
+    /// Port of the clients and their key, if there is one.
+    listener: Option<(Listener, Key)>,
+    open: HashMap<Token, Connection>,
+    strangers: UnprovenConnections,
+    deadlines: OrderedDeadlines,
+    spare: SpareDescriptor,
     next_token: usize,
 }
 
 impl PendingConnections {
     /// Creates an empty table. Tokens are assigned from `first_token` on.
-    pub(super) fn new(first_token: usize) -> PendingConnections {
+    pub(super) fn new(listener: Option<(Listener, Key)>, first_token: usize) -> PendingConnections {
         PendingConnections {
+            listener,
             open: HashMap::new(),
             strangers: UnprovenConnections::new(
                 VISITORS_MAX.min(strangers::share(descriptors::raise(0))),
@@ -49,24 +52,18 @@ impl PendingConnections {
         }
     }
 
-    pub(super) fn next_token(&mut self) -> Token {
+    fn next_token(&mut self) -> Token {
         self.next_token += 1;
         Token(self.next_token - 1)
     }
 
     /// Returns true if the limit of authenticated clients is reached.
-    pub(super) fn is_full(&self) -> bool {
+    fn is_full(&self) -> bool {
         self.open.len() - self.strangers.len() >= VISITORS_MAX
     }
 
     /// Adds a connection. A stranger that is evicted for it is closed.
-    pub(super) fn admit(
-        &mut self,
-        token: Token,
-        connection: Connection,
-        from: SocketAddr,
-        now: Instant,
-    ) {
+    fn admit(&mut self, token: Token, connection: Connection, from: SocketAddr, now: Instant) {
         if let Some(leaves) = self.strangers.add(token, from.ip()) {
             self.remove(leaves);
         }
@@ -78,7 +75,7 @@ impl PendingConnections {
     ///
     /// # Errors
     /// Errors of the handshake.
-    pub(super) fn settle(&mut self, token: Token, door: &dyn KeyAuthenticator) -> Result<()> {
+    fn settle(&mut self, token: Token, door: &dyn KeyAuthenticator) -> Result<()> {
         let Some(visitor) = self.open.get_mut(&token) else { return Ok(()) };
         visitor.ready(door)?;
         if visitor.is_up() {
@@ -90,14 +87,98 @@ impl PendingConnections {
         Ok(())
     }
 
-    /// Returns the moment of the next accept at `listener`.
-    pub(super) fn due(&self, listener: &Listener) -> Option<Instant> {
-        let due = listener.due()?;
-        Some(self.strangers.full_until().map_or(due, |full| full.max(due)))
+    /// Returns the first moment at which a client is accepted or a deadline is over.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let accept = self.listener.as_ref().and_then(|(listener, _)| listener.due());
+        let full = self.strangers.full_until();
+        let accept = accept.map(|due| full.map_or(due, |full| full.max(due)));
+        accept.into_iter().chain(self.deadlines.first()).min()
+    }
+
+    /// Closes the clients whose time is over.
+    pub(super) fn close_overdue(&mut self, now: Instant) {
+        while let Some(token) = self.deadlines.next_over(now) {
+            self.remove(token);
+        }
+    }
+
+    /// The listener has become readable.
+    pub(super) fn wake(&mut self, now: Instant) {
+        if let Some((listener, _)) = &mut self.listener {
+            listener.wake(now);
+        }
+    }
+
+    /// Accepts waiting clients, as many as one turn allows. `answer` answers their questions.
+    pub(super) fn accept(&mut self, registry: &Registry, now: Instant, answer: ClientAnswer<'_>) {
+        for _ in 0..self.strangers.burst_max(now) {
+            let is_full = self.is_full();
+            let Some((listener, _)) = &mut self.listener else { return };
+            if listener.due().is_none_or(|due| due > now) {
+                return;
+            }
+            match listener.accept(now) {
+                AcceptOutcome::Stream(..) if is_full => {}
+                AcceptOutcome::Stream(stream, from) => {
+                    let token = self.next_token();
+                    // A connection that is already broken is dropped.
+                    let connection = Connection::accept(stream, now + SESSION_WITHIN).and_then(
+                        |mut connection| {
+                            connection.register(registry, token)?;
+                            Ok(connection)
+                        },
+                    );
+                    if let Ok(connection) = connection {
+                        self.admit(token, connection, from, now);
+                        self.ready(token, answer);
+                    }
+                }
+                AcceptOutcome::NoDescriptor if self.make_room() => {}
+                AcceptOutcome::NoDescriptor => self.shed(now),
+                AcceptOutcome::Gone | AcceptOutcome::Nobody => {}
+            }
+        }
+    }
+
+    fn shed(&mut self, now: Instant) {
+        if let Some((listener, _)) = &mut self.listener {
+            listener.shed(now, &mut self.spare);
+        }
+    }
+
+    /// A client's connection has become readable or writable.
+    pub(super) fn ready(&mut self, token: Token, answer: ClientAnswer<'_>) {
+        if let Err(error) = self.visit(token, answer) {
+            tracing::debug!("a visitor left: {error}");
+            self.remove(token);
+        }
+    }
+
+    fn visit(&mut self, token: Token, answer: ClientAnswer<'_>) -> Result<()> {
+        let Some((_, key)) = &self.listener else { return Ok(()) };
+        let key = key.clone();
+        let door = |hello: &ConnectionHello| {
+            (hello.kind == ConnectionKind::Client)
+                .then(|| HelloReply { key: key.clone(), payload: Vec::new() })
+        };
+        self.settle(token, &door)?;
+        while let Some(visitor) = self.open.get_mut(&token).filter(|visitor| visitor.is_up()) {
+            match visitor.receive()? {
+                IncomingData::Pending => return Ok(()),
+                IncomingData::Closed { .. } => {
+                    return Err(Error::new(Code::Unreachable, "it closed the connection"));
+                }
+                IncomingData::Message(bytes) => {
+                    let json = answer(control::decode::<MasterQuery>(&bytes)?);
+                    visitor.send(&control::encode(&QueryAnswer { json })?)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Closes the stranger that is the first to evict. Returns false if there is none.
-    pub(super) fn make_room(&mut self) -> bool {
+    fn make_room(&mut self) -> bool {
         let oldest = self.strangers.oldest();
         oldest.is_some_and(|oldest| {
             self.remove(oldest);
@@ -113,75 +194,9 @@ impl PendingConnections {
         }
     }
 
-    pub(super) fn remove(&mut self, token: Token) {
+    fn remove(&mut self, token: Token) {
         self.strangers.remove(token);
         self.deadlines.set(token, None);
         self.open.remove(&token);
-    }
-}
-
-impl MasterLoop<'_> {
-    /// Accepts waiting clients, as many as one turn allows.
-    pub(super) fn accept(&mut self, now: Instant) {
-        for _ in 0..self.visitors.strangers.burst_max(now) {
-            let Some((listener, _)) = &mut self.listener else { return };
-            if listener.due().is_none_or(|due| due > now) {
-                return;
-            }
-            match listener.accept(now) {
-                AcceptOutcome::Stream(..) if self.visitors.is_full() => {}
-                AcceptOutcome::Stream(stream, from) => {
-                    let token = self.visitors.next_token();
-                    // A connection that is already broken is dropped.
-                    let connection = Connection::accept(stream, now + SESSION_WITHIN).and_then(
-                        |mut connection| {
-                            connection.register(self.poll.registry(), token)?;
-                            Ok(connection)
-                        },
-                    );
-                    if let Ok(connection) = connection {
-                        self.visitors.admit(token, connection, from, now);
-                        self.visitor_ready(token);
-                    }
-                }
-                AcceptOutcome::NoDescriptor if self.visitors.make_room() => {}
-                AcceptOutcome::NoDescriptor => listener.shed(now, &mut self.visitors.spare),
-                AcceptOutcome::Gone | AcceptOutcome::Nobody => {}
-            }
-        }
-    }
-
-    pub(super) fn visitor_ready(&mut self, token: Token) {
-        if let Err(error) = self.visit(token) {
-            tracing::debug!("a visitor left: {error}");
-            self.visitors.remove(token);
-        }
-    }
-
-    fn visit(&mut self, token: Token) -> Result<()> {
-        let Some((_, key)) = &self.listener else { return Ok(()) };
-        let door = |hello: &ConnectionHello| {
-            (hello.kind == ConnectionKind::Client)
-                .then(|| HelloReply { key: key.clone(), payload: Vec::new() })
-        };
-        self.visitors.settle(token, &door)?;
-        while let Some(visitor) =
-            self.visitors.open.get_mut(&token).filter(|visitor| visitor.is_up())
-        {
-            match visitor.receive()? {
-                IncomingData::Pending => return Ok(()),
-                IncomingData::Closed { .. } => {
-                    return Err(Error::new(Code::Unreachable, "it closed the connection"));
-                }
-                IncomingData::Message(bytes) => {
-                    if control::decode::<MasterQuery>(&bytes)? == MasterQuery::Cancel {
-                        self.shared.cancelled.store(true, Ordering::Release);
-                    }
-                    let json = status(self.machine.coordinator());
-                    visitor.send(&control::encode(&QueryAnswer { json })?)?;
-                }
-            }
-        }
-        Ok(())
     }
 }

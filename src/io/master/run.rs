@@ -16,9 +16,10 @@ use super::pending_connections::PendingConnections;
 use crate::core::error::{Code, Error, Result};
 use crate::core::master::coordinator::Coordinator;
 use crate::core::master::machine::{MasterAction, MasterEvent, MasterMachine};
+use crate::core::master::status::status;
 use crate::core::units::{Moment, NodeIx};
 use crate::core::wire::control;
-use crate::core::wire::control::{ToMaster, ToNode};
+use crate::core::wire::control::{MasterQuery, ToMaster, ToNode};
 use crate::core::wire::version::ConnectionKind;
 use crate::io::clock::{Clock, awake};
 use crate::io::session::{
@@ -66,19 +67,18 @@ pub(crate) struct MasterSetup {
     pub(crate) shared: Arc<MasterShared>,
 }
 
-pub(super) struct MasterLoop<'a> {
+struct MasterLoop<'a> {
     clock: Clock,
-    pub(super) poll: Poll,
+    poll: Poll,
     /// State machine that decides.
-    pub(super) machine: MasterMachine,
+    machine: MasterMachine,
     nodes: Vec<NodeConnection>,
     /// Nodes that are being dialled: a deadline runs for their connections.
     dialled: BTreeSet<usize>,
     /// The key of the control sessions.
     key: Key,
-    pub(super) listener: Option<(Listener, Key)>,
-    pub(super) visitors: PendingConnections,
-    pub(super) shared: Arc<MasterShared>,
+    visitors: PendingConnections,
+    shared: Arc<MasterShared>,
     show: &'a mut dyn FnMut(&Coordinator),
     shown: Instant,
 }
@@ -119,8 +119,7 @@ pub(crate) fn conduct(
         nodes,
         dialled: BTreeSet::new(),
         key: setup.key,
-        listener,
-        visitors: PendingConnections::new(next_visitor),
+        visitors: PendingConnections::new(listener, next_visitor),
         shared: setup.shared,
         show,
         shown: awake(),
@@ -149,20 +148,20 @@ impl MasterLoop<'_> {
             let now = awake();
             for event in &events {
                 match event.token() {
-                    LISTENER => {
-                        if let Some((listener, _)) = &mut self.listener {
-                            listener.wake(now);
-                        }
-                    }
+                    LISTENER => self.visitors.wake(now),
                     WAKE => {}
                     Token(token) if token < FIRST_NODE + PLACES * self.nodes.len() => {
                         let (at, nodes) = (token - FIRST_NODE, self.nodes.len());
                         self.node_ready(at % nodes, at / nodes);
                     }
-                    token => self.visitor_ready(token),
+                    token => {
+                        let answer = |query| answer(&self.machine, &self.shared, query);
+                        self.visitors.ready(token, &answer);
+                    }
                 }
             }
-            self.accept(now);
+            let answer = |query| answer(&self.machine, &self.shared, query);
+            self.visitors.accept(self.poll.registry(), now, &answer);
             self.tick();
             if self.machine.is_closing() && !std::mem::replace(&mut is_closing, true) {
                 self.visitors.close_all();
@@ -174,10 +173,8 @@ impl MasterLoop<'_> {
     fn timeout(&self) -> Duration {
         let now = awake();
         let dialled = self.dialled.iter().filter_map(|&index| self.nodes[index].due());
-        let visits = self.visitors.deadlines.first().into_iter();
-        let visits = visits
-            .chain(self.listener.as_ref().and_then(|(listener, _)| self.visitors.due(listener)));
-        let sessions = dialled.chain(visits).map(|due| due.saturating_duration_since(now));
+        let sessions =
+            dialled.chain(self.visitors.due()).map(|due| due.saturating_duration_since(now));
         let machine = self.machine.poll_timeout().map(|due| due.since(self.clock.now()));
         let show = (self.shown + SHOW_EVERY).saturating_duration_since(now);
         sessions.chain(machine).min().unwrap_or(show).min(show)
@@ -194,9 +191,7 @@ impl MasterLoop<'_> {
                 self.dial_addresses(index, now);
             }
         }
-        while let Some(token) = self.visitors.deadlines.next_over(now) {
-            self.visitors.remove(token);
-        }
+        self.visitors.close_overdue(now);
         if self.shared.cancelled.swap(false, Ordering::AcqRel) {
             self.handle(MasterEvent::Cancel { reason: "cancelled".into() });
         }
@@ -396,6 +391,14 @@ impl NodeConnection {
         let connection = self.connection.as_ref()?;
         connection.deadline().filter(|due| now >= *due).map(|_| connection.overdue())
     }
+}
+
+/// Answers a client with the status of the transfer. A cancellation ends it at the next turn.
+fn answer(machine: &MasterMachine, shared: &MasterShared, query: MasterQuery) -> String {
+    if query == MasterQuery::Cancel {
+        shared.cancelled.store(true, Ordering::Release);
+    }
+    status(machine.coordinator())
 }
 
 fn node_ix(index: usize) -> NodeIx {

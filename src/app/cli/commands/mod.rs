@@ -10,18 +10,15 @@ mod doctor;
 mod output;
 mod plan;
 mod run;
+mod spec_file;
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
 use std::process::ExitCode;
 
 use tracing::Level;
 
 use super::args::UsageError;
 use super::{Args, CliCommand, signals, unsupported};
-use crate::Spec;
-use crate::core::error::{Code, Error, Result};
+use crate::core::error::{Code, Result};
 use crate::io::log;
 use crate::io::log::LogOptions;
 use crate::io::session::Key;
@@ -74,33 +71,6 @@ fn carry_out() -> ExitCode {
 
 fn ended(json: bool, done: Result<ExitCode>) -> ExitCode {
     done.unwrap_or_else(|error| failed(json, &error))
-}
-
-/// Reads a specification file. [`Spec::validate`] checks its rows against each other.
-fn read_spec(path: &Path) -> Result<Spec> {
-    let name = path.display().to_string();
-    let cannot = |error: std::io::Error| {
-        Error::new(Code::Usage, format!("{name}: cannot be read: {error}"))
-            .remedy("name a specification file")
-    };
-    let mut bytes = Vec::new();
-    // One byte beyond the limit proves that a file is too long.
-    let most = Spec::TEXT_BYTES_MAX as u64 + 1;
-    File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes)).map_err(cannot)?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
-        Error::new(Code::Usage, format!("{name}:{line}: found a byte that is not UTF-8"))
-            .remedy("write such a byte of a name as % and two hex digits, such as %FF")
-    })?;
-    Spec::parse(&name, &text)
-}
-
-/// Reads and validates a specification file.
-fn valid_spec(path: &Path) -> Result<Spec> {
-    let spec = read_spec(path)?;
-    spec.validate().map_err(|error| error.at(path.display()))?;
-    Ok(spec)
 }
 
 /// Prints a message of clap on standard error.

@@ -12,7 +12,7 @@ use picture::PlanPicture;
 use simulated::SimulationReport;
 
 use super::output::{print, print_json};
-use super::valid_spec;
+use super::spec_file::valid_spec;
 use crate::app::cli::args::PlanArgs;
 use crate::core::error::{Code, Error, Result};
 use crate::core::master::roster::Roster;

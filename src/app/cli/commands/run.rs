@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use super::output::{print, print_json, transfer_failed, warn};
-use super::read_spec;
+use super::spec_file::read_spec;
 use crate::app::cli::args::{LaunchMethod, ProgressMode, RunArgs, TransferArgs, VerifyArg};
 use crate::app::cli::signals::cancel_on_signals;
 use crate::app::cli::{NodeProgress, ProgressDisplay, ProgressSnapshot, fail};

@@ -2,8 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::finding;
-use crate::core::doctor::diagnosis::{DoctorFinding, FindingLevel, list};
+use crate::core::doctor::diagnosis::{DoctorFinding, FindingLevel, finding, list};
 use crate::core::doctor::readings::{MachineReadings, NicReading, NicUse};
 use crate::core::units::BitRate;
 

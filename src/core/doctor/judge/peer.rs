@@ -1,7 +1,6 @@
 //! Findings about a peer: rails that carried nothing, that other NICs carried, or that were slow.
 
-use super::finding;
-use crate::core::doctor::diagnosis::{DoctorFinding, FindingLevel};
+use crate::core::doctor::diagnosis::{DoctorFinding, FindingLevel, finding};
 use crate::core::doctor::peer::{ANOTHER, DoctorPeer, PairDirection, TriedPair};
 use crate::core::units::BitRate;
 

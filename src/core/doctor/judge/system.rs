@@ -1,7 +1,6 @@
 //! Findings about the kernel: ring, locked memory, filters, clocks.
 
-use super::finding;
-use crate::core::doctor::diagnosis::{DoctorFinding, FindingLevel, list};
+use crate::core::doctor::diagnosis::{DoctorFinding, FindingLevel, finding, list};
 use crate::core::doctor::readings::{CpuGovernor, IoUring, MachineReadings, RingObstacle};
 use crate::core::units::{KIB, human_bytes};
 

@@ -1,7 +1,6 @@
 //! Findings about TCP: congestion control, and the limits of socket buffers.
 
-use super::finding;
-use crate::core::doctor::diagnosis::{DoctorFinding, FindingLevel};
+use crate::core::doctor::diagnosis::{DoctorFinding, FindingLevel, finding};
 use crate::core::doctor::readings::MachineReadings;
 use crate::core::units::{BitRate, MIB, human_bytes};
 

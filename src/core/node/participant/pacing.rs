@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Participant, SegmentSenders};
+use crate::core::receiver::scheduler::SegmentSenders;
 use crate::core::units::NodeIx;
 use crate::core::wire::control::PeerNode;
 
@@ -13,28 +13,27 @@ const RELAY_PACE_HEADROOM: f64 = 1.25;
 /// No flow is paced so low that a header or a request for work that it takes over would crawl.
 const PACE_BYTES_PER_SECOND_MIN: f64 = 65536.0;
 
-impl Participant {
-    /// Speed that a flow to a sender needs for the plan to come out, and some more; 0 where it is
-    /// not paced. Receivers that feed each other wait for each other's parts, so there nobody may
-    /// take much more than its own.
-    pub(super) fn pace(&self, sender: NodeIx) -> u64 {
-        if self.relays.is_empty() {
-            return 0;
-        }
-        let planned = weight(&self.weights, sender) as f64;
-        let all: f64 = self.weights.iter().map(|&(_, bytes)| bytes as f64).sum();
-        let by_plan =
-            if self.bound_us > 0 { planned * 1e6 / self.bound_us as f64 } else { f64::INFINITY };
-        let limit = self.limit_bytes_per_second as f64;
-        let by_limit = if limit > 0.0 { limit * planned / all } else { f64::INFINITY };
-        // Every rail pair may carry all of it: NICs may be uneven.
-        let bytes_per_second = by_plan.min(by_limit) * RELAY_PACE_HEADROOM;
-        // A sender that only stands in has no part of its own.
-        if planned == 0.0 || !bytes_per_second.is_finite() {
-            return 0;
-        }
-        bytes_per_second.max(PACE_BYTES_PER_SECOND_MIN) as u64
+/// Speed that a flow to a sender needs for the plan of receivers that feed each other to come out,
+/// and some more; 0 where it is not paced. They wait for each other's parts, so nobody may take
+/// much more than its own. `planned` has the bytes from each sender.
+pub(super) fn pace(
+    planned: &[(NodeIx, u64)],
+    sender: NodeIx,
+    bound_us: u64,
+    limit_bytes_per_second: u64,
+) -> u64 {
+    let own = weight(planned, sender) as f64;
+    let all: f64 = planned.iter().map(|&(_, bytes)| bytes as f64).sum();
+    let by_plan = if bound_us > 0 { own * 1e6 / bound_us as f64 } else { f64::INFINITY };
+    let limit = limit_bytes_per_second as f64;
+    let by_limit = if limit > 0.0 { limit * own / all } else { f64::INFINITY };
+    // Every rail pair may carry all of it: NICs may be uneven.
+    let bytes_per_second = by_plan.min(by_limit) * RELAY_PACE_HEADROOM;
+    // A sender that only stands in has no part of its own.
+    if own == 0.0 || !bytes_per_second.is_finite() {
+        return 0;
     }
+    bytes_per_second.max(PACE_BYTES_PER_SECOND_MIN) as u64
 }
 
 /// Rail k pairs with one rail of the peer, so that every rail of both sides is in a pair, and not

@@ -20,7 +20,6 @@ const LARGE_TYPES: &[(&str, &str)] = &[
     ("NodeMachine", "sessions and attempts are one type"),
     ("Participant", "its states are one type"),
     ("PieceScheduler", "leases, stealing and losses are one type"),
-    ("SimCluster", "net, nodes and faults are one type"),
 ];
 
 /// Files whose types may have names that their crate has already, with the reason.

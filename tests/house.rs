@@ -177,7 +177,6 @@ const LINES_MAX: usize = 500;
 
 /// Larger files, with the reason.
 const LARGE_FILES: &[(&str, &str)] = &[
-    ("ring/src/uring.rs", "the kernel's operations and their argued `unsafe` in one place"),
     ("src/core/node/participant.rs", "its states are one type"),
     ("src/core/rail/sending_rail.rs", "the states of one answer are read together"),
     ("src/core/receiver/scheduler.rs", "leases, stealing and losses are one type"),

@@ -13,6 +13,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+mod claims;
 mod cpus;
 #[cfg(feature = "hwloc")]
 mod hwloc;
@@ -22,6 +23,7 @@ mod nics;
 mod placement;
 mod sysfs;
 
+pub use claims::{CpuClaim, CpuClaims};
 pub use cpus::{PinError, cpus_allowed, parse_cpus, pin};
 #[cfg(feature = "hwloc")]
 pub use hwloc::{HwlocTopology, NicPlace};

@@ -73,12 +73,12 @@ struct AssignedCpu {
     cpu: usize,
 }
 
-/// Returns the CPU of each thread of each NIC, in the order of `wishes`; `None` for a thread that
-/// is not pinned.
+/// Returns the CPUs of each thread of each NIC, the best one first, in the order of `wishes`; none
+/// for a thread that is not pinned. [`crate::CpuClaims`] chooses among them, beside other processes.
 ///
-/// With `Auto`, each thread gets a CPU near its NIC, and no two threads share a CPU while another
-/// one there is free; whole cores come before second threads of a core. NICs of unknown position
-/// choose last, among the remaining CPUs.
+/// With `Auto`, the first CPU of each thread is near its NIC, and no two threads have the same one
+/// while another one there is free; whole cores come before second threads of a core. NICs of
+/// unknown position choose last, among the remaining CPUs. The other CPUs near the NIC follow.
 ///
 /// ```
 /// use affinity::{FreeCores, NicRequest, PinningPolicy, place};
@@ -88,25 +88,26 @@ struct AssignedCpu {
 /// let wish = |near: &[usize]| NicRequest { near: near.into(), threads: 1 };
 /// let policy = PinningPolicy::Auto { spread: 0 };
 /// let cpus = place(&[wish(&[2, 3]), wish(&[]), wish(&[2, 3])], &cores, &policy);
-/// assert_eq!(cpus, [[Some(2)], [Some(0)], [Some(3)]]);
+/// assert_eq!(cpus, [[vec![2, 3]], [vec![0, 1, 2, 3]], [vec![3, 2]]]);
 /// ```
 #[must_use]
 pub fn place(
     wishes: &[NicRequest],
     cores: &FreeCores,
     pinning: &PinningPolicy,
-) -> Vec<Vec<Option<usize>>> {
+) -> Vec<Vec<Vec<usize>>> {
     match pinning {
-        PinningPolicy::None => wishes.iter().map(|wish| vec![None; wish.threads]).collect(),
+        PinningPolicy::None => wishes.iter().map(|wish| vec![Vec::new(); wish.threads]).collect(),
         PinningPolicy::List(cpus) => {
             let mut cpus = cpus.iter().copied().cycle();
-            wishes.iter().map(|wish| (0..wish.threads).map(|_| cpus.next()).collect()).collect()
+            let mut of_thread = || cpus.next().into_iter().collect();
+            wishes.iter().map(|wish| (0..wish.threads).map(|_| of_thread()).collect()).collect()
         }
         PinningPolicy::Auto { spread } => spread_out(wishes, cores, *spread),
     }
 }
 
-fn spread_out(wishes: &[NicRequest], cores: &FreeCores, spread: usize) -> Vec<Vec<Option<usize>>> {
+fn spread_out(wishes: &[NicRequest], cores: &FreeCores, spread: usize) -> Vec<Vec<Vec<usize>>> {
     let mut seats: Vec<Vec<AssignedCpu>> =
         wishes.iter().map(|wish| cores.near(&wish.near)).collect();
     for seats in seats.iter_mut().filter(|seats| !seats.is_empty()) {
@@ -127,9 +128,12 @@ fn spread_out(wishes: &[NicRequest], cores: &FreeCores, spread: usize) -> Vec<Ve
                 (on_cpu, on_core)
             };
             // The first of the least loaded ones.
-            let seat = seats[nic].iter().min_by_key(|seat| load(seat)).copied();
+            let (at, seat) =
+                seats[nic].iter().enumerate().min_by_key(|(_, seat)| load(seat)).unzip();
             taken.extend(seat);
-            placed[nic].push(seat.map(|seat| seat.cpu));
+            let mut cpus: Vec<usize> = seats[nic].iter().map(|seat| seat.cpu).collect();
+            cpus.rotate_left(at.unwrap_or(0));
+            placed[nic].push(cpus);
         }
     }
     placed
@@ -155,7 +159,8 @@ mod tests {
 
     fn auto(wishes: &[NicRequest], cores: &FreeCores, spread: usize) -> Vec<Vec<usize>> {
         let placed = place(wishes, cores, &PinningPolicy::Auto { spread });
-        placed.into_iter().map(|cpus| cpus.into_iter().flatten().collect()).collect()
+        let first = |cpus: Vec<Vec<usize>>| cpus.into_iter().filter_map(|it| it.first().copied());
+        placed.into_iter().map(|cpus| first(cpus).collect()).collect()
     }
 
     #[test]
@@ -232,13 +237,13 @@ mod tests {
     fn a_list_is_taken_in_turn_and_none_is_none() {
         let wishes = [wish(&[], 2), wish(&[5], 1), wish(&[], 1)];
         let listed = place(&wishes, &plain(0..8), &PinningPolicy::List(vec![7, 3, 1]));
-        assert_eq!(listed, [vec![Some(7), Some(3)], vec![Some(1)], vec![Some(7)]]);
+        assert_eq!(listed, [vec![vec![7], vec![3]], vec![vec![1]], vec![vec![7]]]);
         let unpinned = place(&wishes, &plain(0..8), &PinningPolicy::None);
-        assert_eq!(unpinned, [vec![None, None], vec![None], vec![None]]);
+        assert_eq!(unpinned, [vec![vec![]; 2], vec![vec![]], vec![Vec::<usize>::new()]]);
         // Without a known mask, nothing is pinned.
         assert_eq!(
             place(&wishes[..1], &FreeCores::new(Vec::new()), &PinningPolicy::Auto { spread: 3 }),
-            [[None, None]]
+            [[Vec::<usize>::new(), Vec::new()]]
         );
     }
 }

@@ -1,12 +1,13 @@
 //! Execution of the node machine's actions: messages are sent, workers work, rails are told.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use mio::Token;
 
 use super::devices::LocalAddresses;
 use super::inbox::{InboxEvent, RailPost};
-use super::node_transfer::NodeTransfer;
+use super::node_transfer::{NodeTransfer, SMALL_PIECES};
 use super::ports::RailPort;
 use super::reading::ReadProgress;
 use super::{Node, SessionRole, keeping, prepare, replicas};
@@ -18,6 +19,7 @@ use crate::core::piece::TransferIx;
 use crate::core::store::io_steps::PAGE_BYTES;
 use crate::core::units::{MIB, NodeIx};
 use crate::core::wire::control::{Prepare, Start, ToMaster};
+use crate::io::clock::awake;
 use crate::io::rail::transfer_files::TransferFiles;
 use crate::io::rail::{RailCommand, RailHandle, RailSize, slots_max};
 use crate::io::store::{Sink, StoreRoot};
@@ -39,6 +41,8 @@ fn slots(asked: Option<u32>, allowed: Option<u32>, rails: usize, block_bytes: u6
     (each + spare).min(slots_max(block_bytes))
 }
 
+/// Slots of a rail for a transfer that is small at a node: its pieces have one each.
+const SLOTS_SMALL: u32 = SMALL_PIECES as u32 + 1;
 /// Slots of a rail where nobody says: one on the wire, one being checked or written, and as much
 /// again.
 const SLOTS_EACH_MIN: u32 = 4;
@@ -86,7 +90,9 @@ impl Node {
             NodeAction::Flow { transfer, command } => self.tell_rail_of_flow(transfer, command),
             NodeAction::Rails { transfer, command } => {
                 let ports = &self.transfers[&transfer].ports;
-                ports.iter().for_each(|&port| self.ports[port].command(transfer, command.clone()));
+                ports
+                    .iter()
+                    .for_each(|&port| self.ports[port].rails.command(transfer, command.clone()));
             }
             NodeAction::CountMoved { transfer } => {
                 let moved_bytes =
@@ -175,17 +181,28 @@ impl Node {
         let options = &node_transfer.prepare.options;
         let (silence, ports) = (options.transfer.silence(), node_transfer.ports.clone());
         let block_bytes = options.block_bytes.into();
+        let asked = options.transfer.slots;
+        let slots = match (asked, self.options.slots) {
+            (None, None) if node_transfer.is_small(block_bytes) => SLOTS_SMALL,
+            (asked, allowed) => slots(asked, allowed, ports.len(), block_bytes),
+        };
         let size = RailSize {
-            slots: slots(options.transfer.slots, self.options.slots, ports.len(), block_bytes),
+            slots,
             receives: !transfer_files.sinks.is_empty(),
             sends: !transfer_files.offers.is_empty(),
             block_bytes,
         };
+        // Their memory is for the rails that this transfer needs.
+        let unfit =
+            ports.iter().flat_map(|&at| self.ports[at].rails.take_idle(awake(), Some(size)));
+        let unfit = unfit.collect();
+        self.end_rails(unfit);
         let (clock, post) = (self.clock, self.post.clone());
         let result = ports.into_iter().try_for_each(|rail| {
             let transfer_files = Arc::clone(&transfer_files);
             let joins = RailCommand::Join { transfer, rail, transfer_files, silence };
             self.ports[rail]
+                .rails
                 .rail_for(transfer, clock, size, |serial| RailPost::new(&post, rail, serial))
                 .map(|rail| rail.tell(joins))
         });
@@ -264,12 +281,26 @@ impl Node {
         // free.
         let remains = self.machine.take_remains();
         self.let_go((node_transfer, remains));
-        let idle: Vec<RailHandle> =
-            self.ports.iter_mut().filter_map(|port| port.leave(transfer)).collect();
-        if !idle.is_empty() {
+        self.ports.iter_mut().for_each(|port| port.rails.leave(transfer));
+    }
+
+    /// The instant at which a rail that no transfer is on is to be ended.
+    pub(super) fn idle_rail_due(&self) -> Option<Instant> {
+        self.ports.iter().filter_map(|port| port.rails.due()).min()
+    }
+
+    /// Ends the rails that have been idle for long.
+    pub(super) fn end_idle_rails(&mut self, now: Instant) {
+        let idle = self.ports.iter_mut().flat_map(|port| port.rails.take_idle(now, None));
+        let idle = idle.collect();
+        self.end_rails(idle);
+    }
+
+    fn end_rails(&mut self, rails: Vec<RailHandle>) {
+        if !rails.is_empty() {
             self.handle(NodeEvent::RailsEnding);
             let work = move || {
-                drop(idle);
+                drop(rails);
                 Ok(())
             };
             self.workers.run(None, work, |_| InboxEvent::Rested);

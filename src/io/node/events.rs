@@ -48,7 +48,7 @@ impl Node {
     fn timeout(&self) -> Option<Duration> {
         let now = awake();
         let instants = self.sessions.due().into_iter().chain(self.arrivals_due());
-        let instants = instants.chain(self.way_due());
+        let instants = instants.chain(self.way_due()).chain(self.idle_rail_due());
         let instants = instants.map(|due| due.saturating_duration_since(now));
         let machine = self.machine.poll_timeout().map(|due| due.since(self.clock.now()));
         let due = instants.chain(machine).min();
@@ -83,6 +83,7 @@ impl Node {
             self.handle(NodeEvent::Tick);
         }
         self.try_due_ways(now);
+        self.end_idle_rails(now);
     }
 
     /// Takes in a connection that was dialled.

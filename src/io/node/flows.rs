@@ -194,7 +194,7 @@ impl Node {
                 let event = SchedulerEvent::FlowUp { flow, rail_pair };
                 self.handle(NodeEvent::Flow { transfer, event });
                 let direction = FlowDirection::Receive { relays };
-                self.ports[way.port].tell(
+                self.ports[way.port].rails.tell(
                     transfer,
                     RailCommand::FlowUp { transfer, flow, socket: socket.into(), direction },
                 );
@@ -304,7 +304,7 @@ impl Node {
             }
             let flow = self.next_flow();
             let direction = FlowDirection::Send { weight: hello.weight_bytes };
-            self.ports[port].tell(
+            self.ports[port].rails.tell(
                 transfer,
                 RailCommand::FlowUp { transfer, flow, socket: socket.into(), direction },
             );

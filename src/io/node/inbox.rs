@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Sender, TrySendError};
 use mio::Waker;
 
-use super::ports::RailSerial;
+use super::port_rails::RailSerial;
 use super::prepare::OpenedTransfer;
 use crate::core::error::Result;
 use crate::core::node::machine::JobAnswer;

@@ -8,7 +8,7 @@
 //! - [`options`]: what the daemon is told on its command line
 //! - `keyring`: who may connect, with which key
 //! - `node_transfer`: one transfer on this node
-//! - `ports`: the NICs, their listeners and rails
+//! - `ports`: the NICs and their listeners; `port_rails`: the rails of each
 //! - `threads`: how many of them each NIC gets
 //! - `devices`: which NIC a flow is bound to
 //! - `counters`: what the NICs counted
@@ -41,6 +41,7 @@ pub(crate) mod keeping;
 mod keyring;
 mod node_transfer;
 mod openings;
+mod port_rails;
 mod ports;
 pub(crate) mod prepare;
 mod rails;

@@ -13,6 +13,7 @@ use super::stuck::StuckData;
 use super::usage;
 use crate::core::piece::FlowIx;
 use crate::core::receiver::rail_pairs::RailPair;
+use crate::core::spec::RowRole;
 use crate::core::units::{NodeIx, human_bytes};
 use crate::core::wire::control::{NodeStats, PeerNode, Prepare, RailStats};
 use crate::io::clock;
@@ -51,6 +52,9 @@ pub(super) struct NodeTransfer {
     counters_before: NicCounters,
 }
 
+/// Pieces of a transfer that is small at a node.
+pub(super) const SMALL_PIECES: u64 = 4;
+
 impl NodeTransfer {
     pub(super) fn new(prepare: Prepare, ports: Vec<usize>) -> NodeTransfer {
         let flow_key = Key::from_bytes(prepare.flow_key.0);
@@ -76,6 +80,14 @@ impl NodeTransfer {
     /// Its files, which are open.
     pub(super) fn files(&self) -> Arc<TransferFiles> {
         Arc::clone(self.transfer_files.as_ref().expect("a prepared transfer has its files open"))
+    }
+
+    /// Returns true if this node has few pieces of up to `block_bytes` to send and to receive.
+    pub(super) fn is_small(&self, block_bytes: u64) -> bool {
+        let rows = |role| self.prepare.rows.iter().filter(move |row| row.role == role);
+        let bytes = |role| rows(role).fold(0_u64, |sum, row| sum.saturating_add(row.span.bytes()));
+        let bytes = bytes(RowRole::Sender).max(bytes(RowRole::Receiver));
+        bytes <= SMALL_PIECES * block_bytes
     }
 
     /// Has the worker that opens the transfer end soon.

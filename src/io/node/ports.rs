@@ -9,15 +9,12 @@ use mio::{Registry, Token};
 
 use super::listen;
 use super::options::NodeOptions;
+use super::port_rails::PortRails;
 use super::threads::{NicLine, threads};
 use crate::core::error::{Code, Error, Result};
-use crate::core::piece::TransferIx;
-use crate::core::rail::TransferCommand;
 use crate::core::units::BitRate;
 use crate::core::wire::control;
-use crate::io::clock::Clock;
 use crate::io::log;
-use crate::io::rail::{RailCommand, RailHandle, RailPlacement, RailSize, ReportSender};
 use crate::io::session::Listener;
 
 /// Interfaces that only ever lead to guests and containers of the same machine.
@@ -27,7 +24,7 @@ pub(crate) const LOOPBACK: &str = "lo";
 /// NICs that one node uses; the densest machines have eight with two ports each.
 const PORTS_MAX: usize = 16;
 
-/// One thread of a NIC: its listener for data flows, and its rail while a transfer is under way.
+/// One thread of a NIC: its listener for data flows, and its rails.
 pub(super) struct RailPort {
     pub(super) listener: Listener,
     pub(super) address: SocketAddr,
@@ -35,19 +32,15 @@ pub(super) struct RailPort {
     pub(super) own: NicAddress,
     line: Option<BitRate>,
     mtu: Option<u32>,
-    place: RailPlacement,
-    /// Each has larger slots than those that were there when it was started, and blocks are powers
-    /// of two from 4 KiB to 64 MiB: there are fifteen at most.
-    rails: Vec<BusyRail>,
-    /// Rails that were started here.
-    started: u32,
+    pub(super) rails: PortRails,
 }
 
 impl RailPort {
     /// The advert of this port to other nodes.
     pub(super) fn advert(&self) -> control::RailAdvert {
-        let RailPort { address, line, mtu, place: RailPlacement { numa, .. }, .. } = *self;
-        control::RailAdvert { nic: self.nic.clone(), address, line, mtu, numa }
+        let RailPort { address, line, mtu, .. } = *self;
+        let (nic, numa) = (self.nic.clone(), self.rails.numa());
+        control::RailAdvert { nic, address, line, mtu, numa }
     }
 
     /// Its address, and the subnet that it is in.
@@ -58,91 +51,6 @@ impl RailPort {
     pub(super) fn nic(&self) -> &str {
         &self.nic
     }
-
-    /// A rail for a transfer: the one with the smallest slots that hold its blocks, started if
-    /// there is none. Transfers with smaller blocks that are under way keep theirs.
-    pub(super) fn rail_for<R: ReportSender>(
-        &mut self,
-        transfer: TransferIx,
-        clock: Clock,
-        size: RailSize,
-        reports: impl FnOnce(RailSerial) -> R,
-    ) -> Result<&RailHandle> {
-        let fitting =
-            self.rails.iter().enumerate().filter(|(_, it)| it.block_bytes >= size.block_bytes);
-        let at = match fitting.min_by_key(|(_, it)| it.block_bytes) {
-            Some((at, _)) => at,
-            None => {
-                self.started += 1;
-                let serial = RailSerial(self.started);
-                let rail = RailHandle::spawn(clock, size, self.place, reports(serial))?;
-                self.rails.push(BusyRail {
-                    rail,
-                    serial,
-                    block_bytes: size.block_bytes,
-                    transfers: Vec::new(),
-                });
-                self.rails.len() - 1
-            }
-        };
-        self.rails[at].transfers.push(transfer);
-        Ok(&self.rails[at].rail)
-    }
-
-    /// Returns true if a transfer is on a rail here.
-    #[cfg(test)]
-    pub(super) fn has(&self, transfer: TransferIx) -> bool {
-        self.rails.iter().any(|it| it.transfers.contains(&transfer))
-    }
-
-    /// A rail has failed: the next transfer gets another one. Gives it, and the transfers that
-    /// were on it.
-    pub(super) fn remove_failed(
-        &mut self,
-        serial: RailSerial,
-    ) -> Option<(RailHandle, Vec<TransferIx>)> {
-        let at = self.rails.iter().position(|it| it.serial == serial)?;
-        let BusyRail { rail, transfers, .. } = self.rails.swap_remove(at);
-        Some((rail, transfers))
-    }
-
-    /// Tells the rail that a transfer is on. Where there is none any more nobody hears it, and a
-    /// socket in it is closed.
-    pub(super) fn tell(&self, transfer: TransferIx, command: RailCommand) {
-        if let Some(busy) = self.rails.iter().find(|it| it.transfers.contains(&transfer)) {
-            busy.rail.tell(command);
-        }
-    }
-
-    /// Has the rail that a transfer is on do something for it.
-    pub(super) fn command(&self, transfer: TransferIx, command: TransferCommand) {
-        self.tell(transfer, RailCommand::Transfer { transfer, command });
-    }
-
-    /// A transfer is over. The rail that it was on is to be ended where no other transfer is: a
-    /// node at rest is small. Dropping it waits for its thread.
-    pub(super) fn leave(&mut self, transfer: TransferIx) -> Option<RailHandle> {
-        let at = self.rails.iter().position(|it| it.transfers.contains(&transfer))?;
-        let busy = &mut self.rails[at];
-        let command = TransferCommand::Leave;
-        busy.rail.tell(RailCommand::Transfer { transfer, command });
-        busy.transfers.retain(|other| *other != transfer);
-        busy.transfers.is_empty().then(|| self.rails.swap_remove(at).rail)
-    }
-}
-
-/// A rail of a port: a number that is never used twice there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct RailSerial(u32);
-
-/// A rail at work.
-struct BusyRail {
-    rail: RailHandle,
-    serial: RailSerial,
-    /// The largest block that its slots hold.
-    block_bytes: u64,
-    /// The transfers that it works for.
-    transfers: Vec<TransferIx>,
 }
 
 /// Opens a port for each thread of every NIC that the options choose.
@@ -183,7 +91,7 @@ pub(super) fn open(options: &NodeOptions, control: IpAddr) -> Result<Vec<RailPor
         affinity::place(&transfer_options, &FreeCores::of(&sysfs, &allowed), &options.pinning);
     let mut ports = Vec::with_capacity(chosen.len());
     for ((nic, own), cpus) in chosen.into_iter().zip(cpus) {
-        for cpu in cpus {
+        for cpus in cpus {
             let (listener, address) = listen(SocketAddr::new(own.ip, 0))?;
             ports.push(RailPort {
                 listener,
@@ -194,9 +102,7 @@ pub(super) fn open(options: &NodeOptions, control: IpAddr) -> Result<Vec<RailPor
                     .and_then(|nic| nic.speed_mbit)
                     .map(|mbit| BitRate(u64::from(mbit) * 1_000_000)),
                 mtu: nic.map(|nic| nic.mtu),
-                place: RailPlacement { cpu, numa: nic.and_then(|nic| nic.numa_node) },
-                rails: Vec::new(),
-                started: 0,
+                rails: PortRails::new(cpus, nic.and_then(|nic| nic.numa_node)),
             });
         }
     }
@@ -397,15 +303,7 @@ fn named<'a>(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::time::Duration;
-
-    use crossbeam_channel::Sender;
-
     use super::*;
-    use crate::core::rail::RailNotice;
 
     fn nic(name: &str, up: bool, ip: [u8; 4]) -> NicInfo {
         let addresses = vec![NicAddress { ip: ip.into(), prefix_bits: 24 }];
@@ -555,62 +453,5 @@ mod tests {
         assert!(kept.len() == 16 && kept[0] == "eth2 10.0.2.1", "{kept:?}");
         assert!(said.is_some_and(|said| said.contains("left out: eth0, eth1 ")));
         assert_eq!(used(&fast[..16], "10.0.5.1").expect("all").1, None);
-    }
-
-    /// Takes reports in, and panics in the rail's thread at the first of them if it is told to.
-    #[derive(Clone)]
-    struct Panicking(Sender<RailNotice>, Arc<AtomicBool>);
-
-    impl ReportSender for Panicking {
-        fn deliver(&self, reports: &mut VecDeque<RailNotice>) {
-            assert!(!self.1.swap(false, Ordering::Relaxed), "as a test");
-            reports.drain(..).for_each(|report| self.0.send(report).expect("the test listens"));
-        }
-    }
-
-    /// A rail that panicked said nothing, and the next transfer joined what was left of it.
-    #[test]
-    fn a_rail_that_panics_says_so_and_the_next_transfer_gets_a_new_one() {
-        let (listener, address) =
-            listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
-        let mut port = RailPort {
-            listener,
-            address,
-            nic: "lo".into(),
-            own: NicAddress { ip: address.ip(), prefix_bits: 8 },
-            line: None,
-            mtu: None,
-            place: RailPlacement::default(),
-            rails: Vec::new(),
-            started: 0,
-        };
-        let size = RailSize { slots: 2, receives: false, sends: false, block_bytes: 4096 };
-        let (sender, reports) = crossbeam_channel::unbounded();
-        let panics = Arc::new(AtomicBool::new(true));
-        let mut serials = Vec::new();
-        let mut join = |port: &mut RailPort, transfer| {
-            let reports = |serial| {
-                serials.push(serial);
-                Panicking(sender.clone(), Arc::clone(&panics))
-            };
-            port.rail_for(transfer, Clock::start(), size, reports).expect("a rail");
-            port.command(transfer, TransferCommand::Drain);
-        };
-        let heard = || reports.recv_timeout(Duration::from_secs(20)).expect("it says something");
-        let (first, second, third) = (TransferIx(1), TransferIx(2), TransferIx(3));
-        join(&mut port, first);
-        let failed = heard();
-        assert!(
-            matches!(&failed, RailNotice::Failed { error } if error.code == Code::Internal),
-            "{failed:?}"
-        );
-        // One that comes before the failure is heard of is on the old rail as well.
-        join(&mut port, second);
-        let (_, transfers) = port.remove_failed(RailSerial(1)).expect("it is known");
-        assert_eq!(transfers, [first, second]);
-        assert!(!port.has(first) && port.remove_failed(RailSerial(1)).is_none());
-        join(&mut port, third);
-        assert!(matches!(heard(), RailNotice::Drained { transfer } if transfer == third));
-        assert_eq!(serials, [RailSerial(1), RailSerial(2)]);
     }
 }

@@ -1,7 +1,7 @@
 //! Commands of the control thread to its rails, and their notices.
 
 use super::Node;
-use super::ports::RailSerial;
+use super::port_rails::RailSerial;
 use crate::core::error::Error;
 use crate::core::node::machine::NodeEvent;
 use crate::core::piece::{FlowCommand, TransferIx};
@@ -28,7 +28,9 @@ impl Node {
     /// A rail has failed. Transfers that receive over it end with its error; the peers of those
     /// that only send notice by themselves, and go on over the other rails.
     fn rail_failed(&mut self, rail: usize, serial: RailSerial, error: Error) {
-        let Some((handle, transfers)) = self.ports[rail].remove_failed(serial) else { return };
+        let Some((handle, transfers)) = self.ports[rail].rails.remove_failed(serial) else {
+            return;
+        };
         // Dropping it waits for its thread, which may have files to close.
         self.let_go(handle);
         log::say(&format!("a rail of {} failed: {error}", self.ports[rail].nic()));
@@ -42,7 +44,7 @@ impl Node {
         for (file, &port) in
             replaced.flat_map(|file| node_transfer.ports.iter().map(move |it| (file, it)))
         {
-            self.ports[port].tell(transfer, RailCommand::Reopen { transfer, file });
+            self.ports[port].rails.tell(transfer, RailCommand::Reopen { transfer, file });
         }
     }
 
@@ -55,7 +57,7 @@ impl Node {
             history.asked(awake());
         }
         if let Some(&(_, port)) = node_transfer.flows.get(&command.flow()) {
-            self.ports[port].command(transfer, TransferCommand::Flow(command));
+            self.ports[port].rails.command(transfer, TransferCommand::Flow(command));
         }
     }
 }

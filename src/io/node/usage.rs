@@ -14,7 +14,31 @@ pub(crate) fn cpu() -> Duration {
     seconds(usage.user_time()) + seconds(usage.system_time())
 }
 
-/// The most memory that was ever resident, in bytes; 0 where the system does not say.
+/// The most memory that this program ever had resident, in bytes; 0 where the system does not say.
+/// What getrusage(2) calls the maximum is inherited: a node that was launched would have that of
+/// its launcher.
 pub(crate) fn memory_bytes_max() -> u64 {
-    getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| usage.max_rss().unsigned_abs() * 1024)
+    std::fs::read_to_string("/proc/self/status").map_or(0, |status| peak_bytes(&status))
+}
+
+/// Reads `VmHWM:      1234 kB` of a process's status.
+fn peak_bytes(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.map_or(0, |kib| kib.saturating_mul(1024))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_is_read_from_the_status_of_a_process() {
+        assert_eq!(
+            peak_bytes("VmPeak:\t  99 kB\nVmHWM:\t   23552 kB\nVmRSS:\t 7 kB\n"),
+            24_117_248
+        );
+        assert_eq!(peak_bytes("Name:\tcep-fast\n"), 0);
+        assert!(memory_bytes_max() > 1 << 20);
+    }
 }

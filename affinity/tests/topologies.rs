@@ -104,7 +104,7 @@ impl Machine {
         place(&wishes, &cores, &PinningPolicy::Auto { spread: 0 })
             .concat()
             .into_iter()
-            .flatten()
+            .filter_map(|cpus| cpus.first().copied())
             .collect()
     }
 }

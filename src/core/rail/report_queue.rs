@@ -23,11 +23,16 @@ impl ReportQueue {
         ReportQueue { reports: VecDeque::with_capacity(REPORTS), is_urgent: false }
     }
 
-    /// Takes in a report. Nobody waits for a piece that has landed.
+    /// Takes in a report. Nobody waits for a piece that has landed, unless it was stolen: a flow
+    /// has few of those at once, and the scheduler gives it the next one when it hears of this one.
     pub(super) fn push(&mut self, report: RailNotice) {
-        let is_landed =
-            matches!(report, RailNotice::Scheduler { event: SchedulerEvent::Landed { .. }, .. });
-        self.is_urgent |= !is_landed;
+        let may_wait = match &report {
+            RailNotice::Scheduler { event: SchedulerEvent::Landed { piece, .. }, .. } => {
+                !piece.stolen
+            }
+            _ => false,
+        };
+        self.is_urgent |= !may_wait;
         self.reports.push_back(report);
     }
 
@@ -55,8 +60,8 @@ mod tests {
 
     const TRANSFER: TransferIx = TransferIx(1);
 
-    fn landed() -> RailNotice {
-        let piece = Piece { span: Span::of(0, 10), stolen: false };
+    fn landed(stolen: bool) -> RailNotice {
+        let piece = Piece { span: Span::of(0, 10), stolen };
         let event = SchedulerEvent::Landed { flow: FlowIx(1), piece, check: Check::None };
         RailNotice::Scheduler { transfer: TRANSFER, event }
     }
@@ -69,26 +74,34 @@ mod tests {
     fn landed_pieces_wait_for_each_other_while_more_are_on_their_way() {
         let mut queue = ReportQueue::new();
         for _ in 0..LANDED_BATCH - 1 {
-            queue.push(landed());
+            queue.push(landed(false));
             assert_eq!(told(&mut queue, false), 0);
         }
-        queue.push(landed());
+        queue.push(landed(false));
         assert_eq!(told(&mut queue, false), LANDED_BATCH);
-        queue.push(landed());
+        queue.push(landed(false));
         assert_eq!(told(&mut queue, false), 0, "the next batch");
         assert_eq!(told(&mut queue, true), 1, "nothing else lands");
     }
 
     #[test]
+    fn a_stolen_piece_that_has_landed_is_told_at_once() {
+        let mut queue = ReportQueue::new();
+        queue.push(landed(false));
+        queue.push(landed(true));
+        assert_eq!(told(&mut queue, false), 2);
+    }
+
+    #[test]
     fn what_somebody_waits_for_takes_all_along() {
         let mut queue = ReportQueue::new();
-        queue.push(landed());
+        queue.push(landed(false));
         queue.push(RailNotice::Drained { transfer: TRANSFER });
         assert_eq!(told(&mut queue, false), 2);
-        queue.push(landed());
+        queue.push(landed(false));
         queue.hurry();
         assert_eq!(told(&mut queue, false), 1);
-        queue.push(landed());
+        queue.push(landed(false));
         assert_eq!(told(&mut queue, false), 0);
     }
 }

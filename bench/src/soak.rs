@@ -46,6 +46,9 @@ pub(crate) struct SoakOptions {
 const KINDS: u32 = 8;
 /// Number of samples of the daemons.
 const LOOKS: u32 = 10;
+/// Samples, 50 ms apart, for which a daemon that is idle stays as it is: it keeps rails for five
+/// seconds.
+const QUIET: u32 = 120;
 /// Time for a daemon to free the resources of a transfer.
 const REST_WITHIN: Duration = Duration::from_secs(30);
 /// Time for one transfer.
@@ -239,8 +242,8 @@ impl<'a> SoakDaemons<'a> {
         for daemon in &self.daemons {
             let mut held = DaemonUsage::of(daemon.id())?;
             let mut quiet = 0;
-            // After a master's good-bye, workers still close files.
-            while quiet < 20 && Instant::now() < deadline {
+            // After a master's good-bye, workers still close files, and idle rails are kept.
+            while quiet < QUIET && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(50));
                 let now = DaemonUsage::of(daemon.id())?;
                 let stays = (now.descriptors, now.threads) == (held.descriptors, held.threads);

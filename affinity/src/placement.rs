@@ -74,7 +74,8 @@ struct AssignedCpu {
 }
 
 /// Returns the CPUs of each thread of each NIC, the best one first, in the order of `wishes`; none
-/// for a thread that is not pinned. [`crate::CpuClaims`] chooses among them, beside other processes.
+/// for a thread that is not pinned. [`crate::CpuClaims`] chooses among them, beside other
+/// processes.
 ///
 /// With `Auto`, the first CPU of each thread is near its NIC, and no two threads have the same one
 /// while another one there is free; whole cores come before second threads of a core. NICs of

@@ -14,20 +14,23 @@
 use super::attempt::AttemptConfig;
 use super::current_plan::CurrentPlan;
 use super::deadlines::{MasterDeadlines, PREPARE_WITHIN};
+use super::ending::EndingCause;
 use super::file_modes::FileModes;
 use super::landing::LandedChecks;
 use super::peer::{PeerRecord, PeerStage, SentMessage};
 use super::peer_table::PeerTable;
+pub(crate) use super::phase::TransferPhase;
 use super::replicas::ReplicaSet;
 use super::resume::ResumeState;
 use super::roster::Roster;
-use super::shutdown::EndingCause;
 use super::silent_senders::SilentSenders;
 use super::speed_feedback::SpeedFeedback;
 use crate::core::error::{Code, Error};
 use crate::core::plan::Plan;
 use crate::core::units::{Moment, NodeIx};
-use crate::core::wire::control::{NodeAdvert, Prepared, ToMaster, ToNode};
+use crate::core::wire::control::{
+    LandedSegment, NodeAdvert, NodeStats, Prepared, ToMaster, ToNode,
+};
 
 /// Input of a [`Coordinator`].
 #[derive(Clone, Debug)]
@@ -54,17 +57,6 @@ pub(crate) enum CoordinatorEvent {
 pub(crate) struct CoordinatorAction {
     pub(crate) node: NodeIx,
     pub(crate) message: ToNode,
-}
-
-/// Phase of the transfer as a whole.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum TransferPhase {
-    Meeting,
-    Preparing,
-    Moving,
-    Committing,
-    Finishing,
-    Done,
 }
 
 /// State machine of one transfer at its master.
@@ -275,6 +267,45 @@ impl Coordinator {
         self.current.add_holes(prepared.holes);
         if let Err(error) = compared {
             self.ending.record(error);
+        }
+    }
+
+    fn landed(&mut self, node: NodeIx, segments: Vec<LandedSegment>, stats: NodeStats) {
+        let peer = &mut self.peers[node];
+        if peer.stage != PeerStage::Moving {
+            return;
+        }
+        peer.stage = PeerStage::Landed;
+        peer.report(stats);
+        self.peers.count(node, segments.iter().map(|segment| segment.span.bytes()).sum());
+        let planned = &self.current.plan().expect("receivers land what was planned").planned;
+        if let Err(error) = self.landings.compare(planned, segments) {
+            self.replicas.differ |= error.code == Code::Integrity;
+            self.node_failed(node, error);
+        }
+    }
+
+    /// Returns the digest of all wanted bytes, if their checks join into one.
+    pub(crate) fn digest(&self) -> Option<String> {
+        self.landings.digest(self.terms.method)
+    }
+
+    /// Extends the deadline of a node that compares replicas, as long as it makes progress.
+    fn comparing(&mut self, now: Moment, node: NodeIx, read_bytes: u64) {
+        let is_asked =
+            self.phase == TransferPhase::Preparing && self.peers[node].stage == PeerStage::Asked;
+        if is_asked && self.replicas.reads(node, read_bytes) {
+            self.deadlines.phase = Some(now + PREPARE_WITHIN);
+        }
+    }
+
+    /// Returns the bytes that senders have read to compare replicas and their total, while the
+    /// transfer waits for the comparison.
+    pub(crate) fn comparison(&self) -> Option<(u64, u64)> {
+        if self.phase == TransferPhase::Preparing {
+            self.replicas.progress(&self.roster)
+        } else {
+            None
         }
     }
 

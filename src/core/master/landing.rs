@@ -1,41 +1,9 @@
 //! Landed segments: their check values are compared between receivers, and joined into a digest.
 
-use super::coordinator::Coordinator;
-use super::peer::PeerStage;
-use crate::core::check::{CheckComposer, fold};
+use crate::core::check::{CheckComposer, CheckMethod, fold};
 use crate::core::error::{Code, Error};
 use crate::core::plan::PlannedSegment;
-use crate::core::units::NodeIx;
-use crate::core::wire::control::{LandedSegment, NodeStats, SegmentChecks};
-
-impl Coordinator {
-    /// Returns the digest of all wanted bytes, if their checks join into one.
-    pub(crate) fn digest(&self) -> Option<String> {
-        let mut composer = CheckComposer::new(self.terms.method);
-        for checks in self.landings.checks.iter().flatten() {
-            let SegmentChecks::Listed(checks) = checks else { return None };
-            for it in checks {
-                composer.add(it.span, it.check);
-            }
-        }
-        composer.digest()
-    }
-
-    pub(super) fn landed(&mut self, node: NodeIx, segments: Vec<LandedSegment>, stats: NodeStats) {
-        let peer = &mut self.peers[node];
-        if peer.stage != PeerStage::Moving {
-            return;
-        }
-        peer.stage = PeerStage::Landed;
-        peer.report(stats);
-        self.peers.count(node, segments.iter().map(|segment| segment.span.bytes()).sum());
-        let planned = &self.current.plan().expect("receivers land what was planned").planned;
-        if let Err(error) = self.landings.compare(planned, segments) {
-            self.replicas.differ |= error.code == Code::Integrity;
-            self.node_failed(node, error);
-        }
-    }
-}
+use crate::core::wire::control::{LandedSegment, SegmentChecks};
 
 /// Check values of the segments that have landed.
 #[derive(Debug, Default)]
@@ -49,9 +17,21 @@ impl LandedChecks {
         self.checks = vec![None; segment_count];
     }
 
+    /// Returns the digest of all segments, if their checks join into one.
+    pub(super) fn digest(&self, method: CheckMethod) -> Option<String> {
+        let mut composer = CheckComposer::new(method);
+        for checks in self.checks.iter().flatten() {
+            let SegmentChecks::Listed(checks) = checks else { return None };
+            for it in checks {
+                composer.add(it.span, it.check);
+            }
+        }
+        composer.digest()
+    }
+
     /// Keeps the check values of segments, and compares them with those of other receivers of the
     /// same segment.
-    fn compare(
+    pub(super) fn compare(
         &mut self,
         planned: &[PlannedSegment],
         segments: Vec<LandedSegment>,

@@ -1,13 +1,16 @@
 //! Planning at the master: the first plan once all nodes are prepared, messages to every receiver,
 //! and newer plans if nodes are slower than their adverts say.
 
-use super::coordinator::{Coordinator, TransferPhase};
+use super::coordinator::Coordinator;
 use super::current_plan::PlanContext;
 use super::peer::{PeerRecord, PeerStage, SentMessage};
+use super::phase::TransferPhase;
+use super::resume::keeps;
 use super::speed_feedback::SpeedFeedback;
 use crate::core::error::Error;
 use crate::core::options::Scheduler;
 use crate::core::plan;
+use crate::core::plan::{LowerBound, PlanProblem};
 use crate::core::units::{Moment, NodeIx, Span};
 use crate::core::wire::control::{NodeAdvert, SenderDelivery};
 
@@ -99,5 +102,37 @@ impl Coordinator {
     /// Returns the lowest possible duration under the limit.
     pub(super) fn limit_seconds(&self) -> Option<f64> {
         self.current.limit_seconds(self.plan_context())
+    }
+
+    /// Decides, before planning, which ranges of an earlier attempt are still valid.
+    pub(super) fn decide_kept_ranges(&mut self, problem: &PlanProblem) {
+        self.resuming.decide(&self.roster);
+        self.modes.decide(&self.roster);
+        if !self.resuming.kept.is_empty() {
+            self.resuming.bound = self.resuming.bound(problem);
+        }
+    }
+
+    /// Returns the lower bound: for the missing bytes only, if an earlier attempt left some.
+    pub(crate) fn bound(&self) -> Option<&LowerBound> {
+        self.resuming.bound.as_ref().or(self.current.plan().map(|plan| &plan.bound))
+    }
+
+    /// Adds a warning for the user.
+    pub(crate) fn warn(&mut self, what: String) {
+        self.resuming.warnings.push(what);
+    }
+
+    /// Returns the warnings, a sentence each.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.resuming.warnings
+    }
+
+    /// Returns true if some receiver keeps what has landed, so that another attempt can continue.
+    pub(crate) fn is_resumable(&self) -> bool {
+        self.terms.options().resume
+            && !self.replicas.differ
+            && self.landed_bytes() > 0
+            && self.roster.entries.iter().any(keeps)
     }
 }

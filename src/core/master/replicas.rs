@@ -7,15 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::coordinator::{Coordinator, TransferPhase};
-use super::deadlines::PREPARE_WITHIN;
-use super::peer::PeerStage;
 use super::roster::{Roster, RosterEntry};
 use crate::core::check::replica_hash::{PLACE_BYTES, ReplicaSeed, UNREAD};
 use crate::core::error::{Code, Error, Result};
 use crate::core::report::{ReplicaComparison, ReplicaReport};
 use crate::core::spec::{DataUri, Row, RowRole};
-use crate::core::units::{Moment, NodeIx, Span, union};
+use crate::core::units::{NodeIx, Span, union};
 use crate::core::wire::control::ReplicaRange;
 use crate::core::wire::limits::REPLICA_RANGES_MAX;
 
@@ -213,27 +210,6 @@ impl ReplicaSet {
 
     fn spans(&self) -> Vec<Span> {
         self.ranges.iter().map(|range| range.span).collect()
-    }
-}
-
-impl Coordinator {
-    /// Extends the deadline of a node that compares replicas, as long as it makes progress.
-    pub(super) fn comparing(&mut self, now: Moment, node: NodeIx, read_bytes: u64) {
-        let is_asked =
-            self.phase == TransferPhase::Preparing && self.peers[node].stage == PeerStage::Asked;
-        if is_asked && self.replicas.reads(node, read_bytes) {
-            self.deadlines.phase = Some(now + PREPARE_WITHIN);
-        }
-    }
-
-    /// Returns the bytes that senders have read to compare replicas and their total, while the
-    /// transfer waits for the comparison.
-    pub(crate) fn comparison(&self) -> Option<(u64, u64)> {
-        if self.phase == TransferPhase::Preparing {
-            self.replicas.progress(&self.roster)
-        } else {
-            None
-        }
     }
 }
 

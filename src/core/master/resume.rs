@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::coordinator::Coordinator;
 use super::roster::{Roster, RosterEntry};
 use crate::core::options::Scheduler;
 use crate::core::plan;
@@ -33,11 +32,11 @@ pub(super) struct ResumeState {
     /// The nodes whose journals are not sealed.
     unsealed: BTreeSet<NodeIx>,
     /// Ranges that are still valid: ascending and disjoint.
-    kept: BTreeMap<NodeIx, Vec<Span>>,
+    pub(super) kept: BTreeMap<NodeIx, Vec<Span>>,
     /// Warnings for people: a sentence each.
-    warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
     /// Lower bound for the missing bytes.
-    bound: Option<LowerBound>,
+    pub(super) bound: Option<LowerBound>,
 }
 
 impl ResumeState {
@@ -73,7 +72,7 @@ impl ResumeState {
     }
 
     /// Decides which ranges are still valid, once every node is prepared.
-    fn decide(&mut self, roster: &Roster) {
+    pub(super) fn decide(&mut self, roster: &Roster) {
         let mut changed: BTreeMap<u64, u64> = BTreeMap::new();
         for (node, have) in std::mem::take(&mut self.have) {
             let is_believed = |it: &KeptRanges| match self.states.get(&it.origin.who) {
@@ -104,7 +103,7 @@ impl ResumeState {
     }
 
     /// Returns the lower bound for the missing bytes, if some are there already.
-    fn bound(&self, problem: &PlanProblem) -> Option<LowerBound> {
+    pub(super) fn bound(&self, problem: &PlanProblem) -> Option<LowerBound> {
         let wants = problem.wants.iter().flat_map(|&(node, want)| {
             let kept = self.kept.get(&node).map_or(&[][..], Vec::as_slice);
             subtract(want, kept).into_iter().map(move |missing| (node, missing))
@@ -154,42 +153,8 @@ impl ResumeState {
     }
 }
 
-impl Coordinator {
-    /// Decides, before planning, which ranges of an earlier attempt are still valid.
-    pub(super) fn decide_kept_ranges(&mut self, problem: &PlanProblem) {
-        self.resuming.decide(&self.roster);
-        self.modes.decide(&self.roster);
-        if !self.resuming.kept.is_empty() {
-            self.resuming.bound = self.resuming.bound(problem);
-        }
-    }
-
-    /// Returns the lower bound: for the missing bytes only, if an earlier attempt left some.
-    pub(crate) fn bound(&self) -> Option<&LowerBound> {
-        self.resuming.bound.as_ref().or(self.current.plan().map(|plan| &plan.bound))
-    }
-
-    /// Adds a warning for the user.
-    pub(crate) fn warn(&mut self, what: String) {
-        self.resuming.warnings.push(what);
-    }
-
-    /// Returns the warnings, a sentence each.
-    pub(crate) fn warnings(&self) -> &[String] {
-        &self.resuming.warnings
-    }
-
-    /// Returns true if some receiver keeps what has landed, so that another attempt can continue.
-    pub(crate) fn is_resumable(&self) -> bool {
-        self.terms.options().resume
-            && !self.replicas.differ
-            && self.landed_bytes() > 0
-            && self.roster.entries.iter().any(keeps)
-    }
-}
-
 /// Returns true if a node may keep received data for another attempt, which needs a file.
-fn keeps(entry: &RosterEntry) -> bool {
+pub(super) fn keeps(entry: &RosterEntry) -> bool {
     entry
         .rows
         .iter()

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::coordinator::{Coordinator, TransferPhase};
+use super::coordinator::Coordinator;
 use super::peer::{PeerStage, SentMessage};
-use crate::core::error::{Code, Error};
-use crate::core::units::{Moment, NodeIx, Span, union};
+use super::phase::TransferPhase;
+use crate::core::error::Error;
+use crate::core::units::{Moment, NodeIx};
 
 /// Time for nodes to commit and report. Syncing a large file takes long.
 pub(super) const COMMIT_WITHIN: Duration = Duration::from_secs(600);
@@ -13,35 +14,6 @@ pub(super) const COMMIT_WITHIN: Duration = Duration::from_secs(600);
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
 /// Time for the good-byes of nodes that were silent before.
 const FINISH_SILENT_WITHIN: Duration = Duration::from_secs(1);
-
-/// Cause of an incomplete transfer.
-#[derive(Debug, Default)]
-pub(super) struct EndingCause {
-    /// The first error: later ones may follow from it.
-    pub(super) error: Option<Error>,
-    pub(super) missing: Vec<Span>,
-    /// Error that the first cancelled receiver had waited with.
-    trouble: Option<String>,
-    /// Reason that is sent to cancelled nodes.
-    pub(super) cancel_reason: String,
-}
-
-impl EndingCause {
-    /// Records an error and its missing ranges.
-    pub(super) fn record(&mut self, error: Error) {
-        self.missing.extend(&error.missing);
-        self.error.get_or_insert(error);
-    }
-
-    /// Returns the cause with all missing ranges.
-    pub(super) fn error(&self) -> Option<Error> {
-        let mut error = self.error.clone()?.missing(union(self.missing.clone()));
-        if let Some(trouble) = self.trouble.as_ref().filter(|_| error.code == Code::Stalled) {
-            error.message += &format!(" ({trouble})");
-        }
-        Some(error)
-    }
-}
 
 impl Coordinator {
     /// Asks the elected nodes to rename shared files, once all their writers have landed. Files of

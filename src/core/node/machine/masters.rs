@@ -10,7 +10,9 @@ use crate::core::node::participant::ParticipantEvent;
 use crate::core::piece::TransferIx;
 use crate::core::rail::TransferCommand;
 use crate::core::units::{Moment, NodeIx};
-use crate::core::wire::control::{self, Prepare, ResumeSession, Start, ToMaster, ToNode};
+use crate::core::wire::control::{
+    self, NodeStats, Prepare, ResumeSession, Start, ToMaster, ToNode,
+};
 
 impl NodeMachine {
     pub(super) fn session_up(&mut self, session: SessionIx) {
@@ -31,8 +33,18 @@ impl NodeMachine {
             (message, Some(transfer)) => {
                 self.participant(now, transfer, ParticipantEvent::Master(message));
             }
+            (ToNode::Cancel { .. } | ToNode::Finish, None) => self.leave_line(session),
             // There is no transfer yet that it could mean.
             (_, None) => {}
+        }
+    }
+
+    /// A master ends an attempt that waits for an earlier one: it never begins.
+    fn leave_line(&mut self, session: SessionIx) {
+        let waited = self.waiting.len();
+        self.waiting.retain(|(of, _)| *of != session);
+        if self.waiting.len() < waited {
+            self.say(session, &ToMaster::Report(NodeStats::default()));
         }
     }
 

@@ -257,6 +257,23 @@ fn a_new_attempt_waits_until_the_one_before_has_left_its_files() {
     );
 }
 
+/// The end was not heard, the attempt began all the same, and its master waited for a report.
+#[test]
+fn an_attempt_that_is_ended_while_it_waits_for_an_earlier_one_never_begins() {
+    for end in [ToNode::Cancel { reason: "enough".into(), forgets: false }, ToNode::Finish] {
+        let mut bench = attempt_in("lost");
+        bench.say(3, ToNode::Prepare(prepare(2)));
+        assert!(bench.link().is_some(), "the one before is not cleared");
+        let said = bench.say(3, end);
+        assert!(matches!(sent(&said)[..], [ToMaster::Report(_)]), "{said:?}");
+        let actions = bench.hear(cleared());
+        let begins = |it: &NodeAction| matches!(it, NodeAction::Begin { .. });
+        assert!(!actions.iter().any(begins), "{actions:?}");
+        let actions = bench.hear(NodeEvent::Closed { session: SessionIx(3), in_order: true });
+        assert_eq!(actions, [NodeAction::CloseSession { session: SessionIx(3) }]);
+    }
+}
+
 #[test]
 fn complete_files_are_remembered_until_the_good_bye() {
     let mut bench = Bench::new(false);

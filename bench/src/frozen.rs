@@ -191,7 +191,7 @@ impl FrozenDaemons {
 
     /// Returns the rate of the healthy transfer.
     fn healthy(&self, bytes: u64) -> Result<f64> {
-        rate(self.transfer("healthy", bytes, None)?, bytes)
+        rate(&self.transfer("healthy", bytes, None)?, bytes)
     }
 
     /// Returns the rate of the healthy transfer while another one hangs.
@@ -201,7 +201,7 @@ impl FrozenDaemons {
         std::thread::scope(|scope| {
             let slow = scope.spawn(|| slow.transfer());
             until("the transfer to the disk", || handle.data_sent() > FROZEN_BYTES / 8)?;
-            let begun = is_first.then(|| scope.spawn(move || rate(healthy, bytes)));
+            let begun = is_first.then(|| scope.spawn(move || rate(&healthy, bytes)));
             let frozen = disk.freeze()?;
             if !is_first {
                 // All that it may hold hangs.
@@ -227,7 +227,7 @@ impl FrozenDaemons {
 }
 
 /// Runs a transfer, and returns its rate in Gbit/s.
-fn rate(transfer: Transfer, bytes: u64) -> Result<f64> {
+fn rate(transfer: &Transfer, bytes: u64) -> Result<f64> {
     let started = Instant::now();
     let report = transfer.transfer()?;
     ensure!(report.error.is_none(), "the healthy transfer: {:?}", report.error);

@@ -62,6 +62,7 @@ pub(crate) enum MasterEvent {
 
 /// Output of a [`MasterMachine`].
 #[derive(Clone, PartialEq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "an action is carried out as soon as it is there")]
 pub(crate) enum MasterAction {
     /// Dial all addresses of a node, until one answers; answered by `Met` or `Broken`.
     Meet { node: NodeIx, addresses: Vec<SocketAddr>, until: Moment },

@@ -285,10 +285,7 @@ fn the_last_pieces_of_a_transfer_are_told_while_a_write_of_another_hangs() {
         answered += 1;
     }
     let is_landed = |notice: &RailNotice| {
-        let event = match notice {
-            RailNotice::Scheduler { transfer: B, event } => event,
-            _ => return false,
-        };
+        let RailNotice::Scheduler { transfer: B, event } = notice else { return false };
         matches!(event, SchedulerEvent::Landed { .. })
     };
     let mut told = 0;

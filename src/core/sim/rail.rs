@@ -106,6 +106,7 @@ impl SimRail {
     }
 
     /// Carries out an action of the machine.
+    #[expect(clippy::needless_pass_by_value, reason = "an action is carried out once")]
     pub(super) fn carry_out(
         &mut self,
         cx: &mut SimContext,

@@ -436,7 +436,7 @@ impl Sink {
             DestinationAction::RecordCompletion => file.record_completion(),
             DestinationAction::RecordLeaving => file.record_leaving(),
             DestinationAction::Name => {
-                partial.finish(self.overwrites(file), self.transfer.fsync)?
+                partial.finish(self.overwrites(file), self.transfer.fsync)?;
             }
             DestinationAction::CheckName => partial.check_ours()?,
             DestinationAction::RemoveJournal => file.remove_journal()?,

@@ -1,13 +1,12 @@
 //! The NICs that a node moves data over: which they are, where each thread of each listens, and the
-//! rail behind it.
+//! rails behind it.
 
 use std::cmp::Reverse;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 
 use affinity::{FreeCores, NicAddress, NicInfo, NicRequest, PinningPolicy, SysfsTree};
 use mio::{Registry, Token};
 
-use super::listen;
 use super::options::NodeOptions;
 use super::port_rails::PortRails;
 use super::threads::{NicLine, threads};
@@ -24,12 +23,11 @@ pub(crate) const LOOPBACK: &str = "lo";
 /// NICs that one node uses; the densest machines have eight with two ports each.
 const PORTS_MAX: usize = 16;
 
-/// One thread of a NIC: its listener for data flows, and its rails.
+/// One thread of a NIC: the address that it listens at for data flows, and its rails.
 pub(super) struct RailPort {
-    pub(super) listener: Listener,
-    pub(super) address: SocketAddr,
-    pub(super) nic: String,
-    pub(super) own: NicAddress,
+    address: SocketAddr,
+    nic: String,
+    own: NicAddress,
     line: Option<BitRate>,
     mtu: Option<u32>,
     pub(super) rails: PortRails,
@@ -48,17 +46,22 @@ impl RailPort {
         self.own
     }
 
+    /// The address that it listens at.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(super) fn nic(&self) -> &str {
         &self.nic
     }
 }
 
-/// Opens a port for each thread of every NIC that the options choose.
+/// Opens a port for each thread of every NIC that the options choose, with its listener.
 ///
 /// # Errors
 /// `Code::Usage` where a chosen NIC is not there or has no address, a chosen CPU is not ours, or
 /// the threads are too many, `Code::Unreachable` where it cannot be listened on.
-pub(super) fn open(options: &NodeOptions, control: IpAddr) -> Result<Vec<RailPort>> {
+pub(super) fn open(options: &NodeOptions, control: IpAddr) -> Result<Vec<(RailPort, Listener)>> {
     let sysfs = SysfsTree::at("/sys");
     let listed = affinity::nics(&sysfs);
     let (nics, obstacle) =
@@ -93,8 +96,7 @@ pub(super) fn open(options: &NodeOptions, control: IpAddr) -> Result<Vec<RailPor
     for ((nic, own), cpus) in chosen.into_iter().zip(cpus) {
         for cpus in cpus {
             let (listener, address) = listen(SocketAddr::new(own.ip, 0))?;
-            ports.push(RailPort {
-                listener,
+            let port = RailPort {
                 address,
                 own,
                 nic: nic.map_or_else(|| "unknown".into(), |nic| nic.name.clone()),
@@ -103,7 +105,8 @@ pub(super) fn open(options: &NodeOptions, control: IpAddr) -> Result<Vec<RailPor
                     .map(|mbit| BitRate(u64::from(mbit) * 1_000_000)),
                 mtu: nic.map(|nic| nic.mtu),
                 rails: PortRails::new(cpus, nic.and_then(|nic| nic.numa_node)),
-            });
+            };
+            ports.push((port, listener));
         }
     }
     Ok(ports)
@@ -111,45 +114,53 @@ pub(super) fn open(options: &NodeOptions, control: IpAddr) -> Result<Vec<RailPor
 
 impl RailPort {
     /// Listens anew where the NIC no longer has the port's address, but another one of its family.
-    /// Returns whether it does.
+    /// Gives the new listener.
     ///
     /// # Errors
     /// `Code::Unreachable` where the new address cannot be listened on. The port is what it was.
-    fn follow(
+    pub(super) fn follow(
         &mut self,
         addresses: &[(String, NicAddress)],
         registry: &Registry,
         token: Token,
-    ) -> Result<bool> {
+    ) -> Result<Option<Listener>> {
         let of_nic =
             || addresses.iter().filter(|(nic, _)| *nic == self.nic).map(|(_, address)| *address);
         if self.own.ip.is_loopback() || of_nic().any(|address| address.ip == self.own.ip) {
-            return Ok(false);
+            return Ok(None);
         }
         let is_like = |address: &NicAddress| {
             let is_local = matches!(address.ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
             address.ip.is_ipv4() == self.own.ip.is_ipv4() && !is_local
         };
-        let Some(own) = of_nic().find(is_like) else { return Ok(false) };
+        let Some(own) = of_nic().find(is_like) else { return Ok(None) };
         let (mut listener, address) = listen(SocketAddr::new(own.ip, 0))?;
         let failed =
             |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
         listener.register(registry, token).map_err(failed)?;
         // The old listener goes with the old address.
-        (self.listener, self.address, self.own) = (listener, address, own);
-        Ok(true)
+        (self.address, self.own) = (address, own);
+        Ok(Some(listener))
     }
 }
 
-/// Has each port follow its NIC to the address that this has now. Returns whether any had to.
-pub(super) fn follow(ports: &mut [RailPort], registry: &Registry, first: usize) -> bool {
-    let addresses = affinity::addresses().unwrap_or_default();
-    let mut has_changed = false;
-    for (at, port) in ports.iter_mut().enumerate() {
-        // One that cannot be listened on is left as it is: its peers say that it does not answer.
-        has_changed |= port.follow(&addresses, registry, Token(first + at)).unwrap_or(false);
-    }
-    has_changed
+/// Listens at an address. Gives the one that the system chose.
+///
+/// # Errors
+/// `Code::Unreachable` where it cannot be listened on.
+pub(super) fn listen(address: SocketAddr) -> Result<(Listener, SocketAddr)> {
+    let failed = |error: std::io::Error| {
+        let what = Error::new(Code::Unreachable, format!("cannot listen on {address}: {error}"));
+        let what = what.remedy("choose another address or port, or end what uses it");
+        crate::io::system_calls::perhaps_filtered(
+            what,
+            &error,
+            "socket, setsockopt, bind or listen",
+        )
+    };
+    let listener = StdListener::bind(address).and_then(Listener::new).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
 }
 
 /// A CPU that is asked for by name is never ignored: each one of a list must be one that we may

@@ -2,15 +2,59 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::Token;
 
-use super::{NodeSession, SessionRole};
+use super::routes::FlowRoute;
+use crate::core::piece::TransferIx;
+use crate::core::receiver::rail_pairs::RailPair;
 use crate::io::log;
+use crate::io::session::Connection;
 use crate::io::session::strangers::{OrderedDeadlines, SILENT_MAX, UnprovenConnections};
 
+/// Time that a connection may take to be up.
+pub(super) const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+
 const GAVE_WAY: &str = "it had proved nothing yet, and gave way to a newer connection";
+
+/// One connection of the control thread, and what it is for.
+pub(super) struct NodeSession {
+    pub(super) connection: Connection,
+    pub(super) role: SessionRole,
+}
+
+impl NodeSession {
+    /// The address of a stranger whose connection was accepted.
+    fn from(&self) -> Option<IpAddr> {
+        match self.role {
+            SessionRole::Visitor { from, .. } => Some(from),
+            SessionRole::Master | SessionRole::Leaving | SessionRole::Flow(_) => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum SessionRole {
+    /// Accepted, on a port or (`None`) at the control address; what it is for is known when it is
+    /// up.
+    Visitor { port: Option<usize>, from: IpAddr },
+    /// A master.
+    Master,
+    /// A master that has closed its session, or said good-bye: it waits until its files are
+    /// confirmed.
+    Leaving,
+    /// A flow that this node opens to a sender, over one of its ports.
+    Flow(DialledFlow),
+}
+
+/// A flow that is being opened by one of the ways that there are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct DialledFlow {
+    pub(super) transfer: TransferIx,
+    pub(super) rail_pair: RailPair,
+    pub(super) way: FlowRoute,
+}
 
 /// All connections of the control thread, by token.
 ///
@@ -54,7 +98,7 @@ impl SessionTable {
         if session.connection.is_up() {
             self.strangers.remove(token);
             self.deadlines.set(token, None);
-        } else if matches!(session.role, SessionRole::Flow { .. }) {
+        } else if matches!(session.role, SessionRole::Flow(_)) {
             // Once the peer's kernel has answered, the handshake has its own time.
             self.deadlines.set(token, session.connection.deadline());
         } else if session.connection.has_heard() && self.strangers.heard(token) {

@@ -3,95 +3,81 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::Node;
 use super::node_transfer::NodeTransfer;
+use super::options::NodeOptions;
 use crate::core::error::{Code, Error};
 use crate::core::piece::TransferIx;
 use crate::core::spec::RowRole;
 use crate::core::wire::control::{Prepare, WireRow};
 use crate::io::log;
 
-impl Node {
-    /// The node listens.
-    pub(super) fn log_start(&self) {
-        let Ok(address) = self.control.local_addr() else { return };
-        let mut nics: Vec<&str> = self.ports.iter().map(super::ports::RailPort::nic).collect();
-        nics.dedup();
-        let (root, key) = (self.options.root.display(), !self.options.key.is_open());
-        let threads = self.ports.len();
-        tracing::info!(%address, %root, key, nics = nics.join(","), threads, "listens");
-        if !address.ip().is_loopback() {
-            tracing::warn!(
-                "the bytes of files cross the network in clear, and their checks are not keyed: \
-                 on a network that you do not trust, use a tunnel"
-            );
-        }
-    }
-
-    /// A master has a transfer prepared here.
-    pub(super) fn log_begin(
-        &self,
-        transfer: TransferIx,
-        prepare: &Prepare,
-        master: Option<SocketAddr>,
-    ) {
-        let of = |role| prepare.rows.iter().filter(move |row| row.role == role);
-        let bytes = |role| of(role).fold(0_u64, |sum, row| sum.saturating_add(row.span.bytes()));
-        tracing::info!(
-            transfer = transfer.0,
-            id = prepare.id,
-            attempt = attempt(prepare),
-            master = master.map_or_else(|| "gone".into(), |master| master.to_string()),
-            reads = listed(&prepare.rows, RowRole::Sender),
-            writes = listed(&prepare.rows, RowRole::Receiver),
-            offered_bytes = bytes(RowRole::Sender),
-            wanted_bytes = bytes(RowRole::Receiver),
-            "a transfer begins"
+/// The node listens; `nics` are the names of its ports' NICs.
+pub(super) fn log_start(address: SocketAddr, mut nics: Vec<&str>, options: &NodeOptions) {
+    let threads = nics.len();
+    nics.dedup();
+    let (root, key) = (options.root.display(), !options.key.is_open());
+    tracing::info!(%address, %root, key, nics = nics.join(","), threads, "listens");
+    if !address.ip().is_loopback() {
+        tracing::warn!(
+            "the bytes of files cross the network in clear, and their checks are not keyed: \
+             on a network that you do not trust, use a tunnel"
         );
     }
+}
 
-    /// A transfer is over here.
-    pub(super) fn log_end(
-        &self,
-        transfer: TransferIx,
-        node_transfer: &NodeTransfer,
-        failure: Option<Error>,
-    ) {
-        let (transfer, id, attempt) =
-            (transfer.0, &node_transfer.prepare.id, attempt(&node_transfer.prepare));
-        let sent_bytes = node_transfer.sent_bytes();
-        let received_bytes = node_transfer.moved_bytes().saturating_sub(sent_bytes);
-        match failure {
-            None => tracing::info!(
+/// A master has a transfer prepared here.
+pub(super) fn log_begin(transfer: TransferIx, prepare: &Prepare, master: Option<SocketAddr>) {
+    let of = |role| prepare.rows.iter().filter(move |row| row.role == role);
+    let bytes = |role| of(role).fold(0_u64, |sum, row| sum.saturating_add(row.span.bytes()));
+    tracing::info!(
+        transfer = transfer.0,
+        id = prepare.id,
+        attempt = attempt(prepare),
+        master = master.map_or_else(|| "gone".into(), |master| master.to_string()),
+        reads = listed(&prepare.rows, RowRole::Sender),
+        writes = listed(&prepare.rows, RowRole::Receiver),
+        offered_bytes = bytes(RowRole::Sender),
+        wanted_bytes = bytes(RowRole::Receiver),
+        "a transfer begins"
+    );
+}
+
+/// A transfer is over here.
+pub(super) fn log_end(transfer: TransferIx, node_transfer: &NodeTransfer, failure: Option<Error>) {
+    let (transfer, id, attempt) =
+        (transfer.0, &node_transfer.prepare.id, attempt(&node_transfer.prepare));
+    let sent_bytes = node_transfer.sent_bytes();
+    let received_bytes = node_transfer.moved_bytes().saturating_sub(sent_bytes);
+    match failure {
+        None => tracing::info!(
+            transfer,
+            id,
+            attempt,
+            sent_bytes,
+            received_bytes,
+            "a transfer is complete"
+        ),
+        Some(Error { code: Code::Cancelled, message, .. }) => {
+            tracing::info!(
                 transfer,
                 id,
                 attempt,
                 sent_bytes,
                 received_bytes,
-                "a transfer is complete"
-            ),
-            Some(Error { code: Code::Cancelled, message, .. }) => {
-                tracing::info!(
-                    transfer,
-                    id,
-                    attempt,
-                    sent_bytes,
-                    received_bytes,
-                    "a transfer ends: {message}"
-                );
-            }
-            Some(Error { code, message, .. }) => {
-                let status = code.number();
-                tracing::warn!(
-                    transfer,
-                    id,
-                    attempt,
-                    sent_bytes,
-                    received_bytes,
-                    status,
-                    "a transfer fails: {message}"
-                );
-            }
+                "a transfer ends: {message}"
+            );
+        }
+        Some(Error { code, message, .. }) => {
+            let status = code.number();
+            tracing::warn!(
+                transfer,
+                id,
+                attempt,
+                sent_bytes,
+                received_bytes,
+                status,
+                "a transfer fails: {message}"
+            );
         }
     }
 }

@@ -1,0 +1,338 @@
+//! The node, and one turn of its control thread: wait, take in what came, hand it to the machine.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use mio::{Events, Poll, Token, Waker};
+
+use super::file_workers::FileWorkers;
+use super::flow_opener::FlowOpener;
+use super::inbox::{EventSender, InboxEvent};
+use super::intake::{ConnectionIntake, EndedConnection, INBOX, SessionStep, session_ix};
+use super::node_transfer::NodeTransfer;
+use super::options::NodeOptions;
+use super::port_rails::RailSerial;
+use super::port_set::PortSet;
+use super::sessions::SessionRole;
+use super::transfer_flows::TransferFlows;
+use super::{ports, transfer_log};
+use crate::core::error::{Code, Error, Result};
+use crate::core::node::machine::{JobAnswer, NodeEvent, NodeMachine};
+use crate::core::node::ready_line;
+use crate::core::piece::TransferIx;
+use crate::core::rail::RailNotice;
+use crate::io::clock::{Clock, LOOK_EVERY, awake, wait_until};
+use crate::io::log;
+use crate::io::rail::transfer_files::TransferFiles;
+use crate::io::session::{descriptors, strangers};
+use crate::io::store::StoreRoot;
+
+/// Time that a node that ends waits for workers that are still opening or naming files.
+const WIND_DOWN_WITHIN: Duration = Duration::from_secs(5);
+/// Notes that wait for the control thread. It never waits for those who write them; rails keep back
+/// what does not fit.
+const NOTES_MAX: usize = 1024;
+
+/// A running node.
+pub(super) struct Node {
+    pub(super) options: NodeOptions,
+    pub(super) clock: Clock,
+    poll: Poll,
+    pub(super) intake: ConnectionIntake,
+    /// Ends of flows, one for each thread of each NIC.
+    pub(super) ports: PortSet,
+    pub(super) opener: FlowOpener,
+    pub(super) transfers: BTreeMap<TransferIx, NodeTransfer>,
+    /// Files of transfers that are over, until their masters say good-bye.
+    pub(super) remembered: BTreeMap<TransferIx, Arc<TransferFiles>>,
+    /// The machine that decides.
+    pub(super) machine: NodeMachine,
+    inbox: Receiver<InboxEvent>,
+    /// Set by the first signal that asks for the end.
+    stopped: Arc<AtomicBool>,
+    pub(super) ends: bool,
+    pub(super) workers: FileWorkers,
+}
+
+/// Ends a node in good order, from any thread.
+pub(crate) struct NodeStop {
+    stopped: Arc<AtomicBool>,
+    post: EventSender,
+}
+
+impl NodeStop {
+    /// Wakes the control thread and has it remove what cannot be resumed on its way out.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.post.wake();
+    }
+}
+
+/// Runs a node until it is stopped. `on_start` gets the handle that stops it; an error of it ends
+/// the node at once.
+///
+/// # Errors
+/// `Code::Unreachable` where the port is in use, `Code::Refused` where it would listen beyond this
+/// machine without a key, `Code::Data` where the root is missing.
+pub(crate) fn run(
+    options: NodeOptions,
+    on_start: impl FnOnce(NodeStop) -> Result<()>,
+) -> Result<()> {
+    // The control thread has one, and short-lived workers share the other. Rails allocate nothing
+    // while bytes move.
+    affinity::share_arenas(2);
+    let mut node = Node::new(options, on_start)?;
+    node.announce()?;
+    while !node.ends {
+        node.turn()?;
+    }
+    node.wind_down();
+    tracing::info!(transfers = node.transfers.len(), "ends");
+    Ok(())
+}
+
+impl Node {
+    fn new(
+        mut options: NodeOptions,
+        on_start: impl FnOnce(NodeStop) -> Result<()>,
+    ) -> Result<Node> {
+        let descriptors = descriptors::raise(u64::MAX);
+        // Each transfer opens it; that it is there is found out now.
+        StoreRoot::open(&options.root)?;
+        options.root = std::path::absolute(&options.root).unwrap_or(options.root);
+        let failed = |error: std::io::Error| {
+            let what = Error::new(Code::Internal, format!("no event queue: {error}"));
+            crate::io::system_calls::perhaps_filtered(what, &error, "epoll or eventfd2")
+        };
+        let poll = Poll::new().map_err(failed)?;
+        let (control, control_address) = ports::listen(options.listen)?;
+        let (ports, listeners) = ports::open(&options, control_address.ip())?.into_iter().unzip();
+        let (notes, inbox) = crossbeam_channel::bounded(NOTES_MAX);
+        let waker = Waker::new(poll.registry(), INBOX).map_err(failed)?;
+        let post = EventSender::new(notes, waker);
+        let stopped = Arc::new(AtomicBool::new(false));
+        let stop = NodeStop { stopped: Arc::clone(&stopped), post: post.clone() };
+        on_start(stop)?;
+        let clock = Clock::start();
+        let ports = PortSet::new(ports, clock, post.clone());
+        let nics = ports.nics().into_iter().map(str::to_owned).collect();
+        let intake = ConnectionIntake::new(
+            poll.registry().try_clone().map_err(failed)?,
+            control,
+            listeners,
+            options.key.clone(),
+            NodeOptions::advert(ports.adverts()),
+            strangers::share(descriptors),
+        );
+        Ok(Node {
+            clock,
+            poll,
+            intake: intake.map_err(failed)?,
+            ports,
+            opener: FlowOpener::default(),
+            transfers: BTreeMap::new(),
+            remembered: BTreeMap::new(),
+            machine: NodeMachine::new(clock.now(), nics, options.launched),
+            inbox,
+            stopped,
+            ends: false,
+            workers: FileWorkers::start(&options, post)?,
+            options,
+        })
+    }
+
+    /// Says on standard output where it listens: a launcher waits for that line.
+    fn announce(&self) -> Result<()> {
+        let address = self.intake.control().local_addr();
+        let address =
+            address.map_err(|error| Error::new(Code::Internal, format!("no address: {error}")))?;
+        // A launcher that is gone is noticed by the lease, and a log that cannot be written is no
+        // reason to stop.
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{}", ready_line::print(address)).and_then(|()| out.flush());
+        drop(out);
+        transfer_log::log_start(address, self.ports.nics(), &self.options);
+        Ok(())
+    }
+
+    /// Waits for the workers: what they have made is removed with their notes, and would stay
+    /// behind without them.
+    fn wind_down(&mut self) {
+        self.transfers.values().for_each(NodeTransfer::quit);
+        let deadline = awake() + WIND_DOWN_WITHIN;
+        while self.workers.are_busy() {
+            let Some(note) = wait_until(deadline, |wait| self.inbox.recv_timeout(wait).ok()) else {
+                return;
+            };
+            self.workers.note(&note);
+        }
+    }
+
+    fn turn(&mut self) -> Result<()> {
+        let mut events = Events::with_capacity(256);
+        match self.poll.poll(&mut events, self.timeout()) {
+            Ok(()) => {}
+            // A process that was stopped and continues sees what has come before it judges who is
+            // late.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => {
+                return Err(Error::new(Code::Internal, format!("the event queue failed: {error}")));
+            }
+        }
+        let now = awake();
+        for event in &events {
+            match event.token() {
+                INBOX => self.read_inbox(),
+                token if self.intake.wake(token, now) => {}
+                session => self.session_ready(session),
+            }
+        }
+        let mut turn = self.intake.begin_turn(now);
+        while let Some(session) = self.intake.accept_next(&mut turn, &mut self.ports) {
+            self.session_ready(session);
+        }
+        self.tick();
+        Ok(())
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let now = awake();
+        let way = self.transfers.values().filter_map(|it| it.flows.way_due()).min();
+        let instants = [self.intake.due(), way, self.ports.idle_due()].into_iter().flatten();
+        let instants = instants.map(|due| due.saturating_duration_since(now));
+        let machine = self.machine.poll_timeout().map(|due| due.since(self.clock.now()));
+        let due = instants.chain(machine).min();
+        // Whoever has a transfer under way looks at the clock often, so that it notices being
+        // stopped.
+        let look = (due.is_some() || !self.transfers.is_empty()).then_some(LOOK_EVERY);
+        due.into_iter().chain(look).min()
+    }
+
+    fn tick(&mut self) {
+        let now = awake();
+        if self.stopped.swap(false, Ordering::AcqRel) {
+            self.handle(NodeEvent::Stop);
+        }
+        while let Some(token) = self.intake.next_over(now) {
+            self.session_ready(token);
+            if let Some(broken) = self.intake.end_overdue(token, now) {
+                self.session_over(broken);
+            }
+        }
+        let moment = self.clock.now();
+        if self.machine.poll_timeout().is_some_and(|due| moment >= due) {
+            self.handle(NodeEvent::Tick);
+        }
+        self.try_due_ways(now);
+        let idle = self.ports.take_idle(now);
+        self.end_rails(idle);
+    }
+
+    /// Tries the ways to open flows whose time has come.
+    fn try_due_ways(&mut self, now: Instant) {
+        let due = |(&transfer, it): (&TransferIx, &NodeTransfer)| {
+            it.flows.due(now).map(|rail_pair| (transfer, rail_pair)).collect::<Vec<_>>()
+        };
+        for (transfer, rail_pair) in self.transfers.iter().flat_map(due).collect::<Vec<_>>() {
+            let flows = self.transfers.get(&transfer).map(|it| &it.flows);
+            let slow =
+                flows.and_then(|it| it.slow(rail_pair, awake(), |port| self.ports.nic_of(port)));
+            if let Some(event) = slow {
+                self.handle(NodeEvent::Flow { transfer, event });
+            }
+            self.try_next_way(transfer, rail_pair);
+        }
+    }
+
+    pub(super) fn session_ready(&mut self, token: Token) {
+        match self.intake.advance(token) {
+            None => {}
+            Some(SessionStep::FlowArrived { port, connection }) => {
+                self.flow_arrived(port, connection);
+            }
+            Some(SessionStep::FlowOpened { dialled, connection }) => {
+                self.flow_opened(dialled, connection);
+            }
+            Some(SessionStep::MasterUp) => {
+                self.handle(NodeEvent::SessionUp { session: session_ix(token) });
+                self.master_ready(token);
+            }
+            Some(SessionStep::MasterReady) => self.master_ready(token),
+            Some(SessionStep::Over(broken)) => self.session_over(broken),
+        }
+    }
+
+    /// A session ended: its transfer or its flow ends with it.
+    fn session_over(&mut self, broken: EndedConnection) {
+        let EndedConnection { token, role, error } = broken;
+        match role {
+            SessionRole::Visitor { .. } | SessionRole::Leaving => {}
+            SessionRole::Flow(dialled) => self.way_failed(dialled, error),
+            SessionRole::Master => {
+                self.handle(NodeEvent::SessionBroken { session: session_ix(token) });
+            }
+        }
+    }
+
+    /// A master says something, or its session ends.
+    fn master_ready(&mut self, token: Token) {
+        while let Some(event) = self.intake.hear_master(token) {
+            self.handle(event);
+        }
+    }
+
+    fn read_inbox(&mut self) {
+        while let Ok(event) = self.inbox.try_recv() {
+            self.workers.note(&event);
+            match event {
+                InboxEvent::Rail { port, serial, report } => self.rail_says(port, serial, report),
+                InboxEvent::Reading { transfer, read_bytes } => {
+                    self.handle(NodeEvent::Reading { transfer, read_bytes });
+                }
+                InboxEvent::Opened { transfer, result } => self.opened(transfer, result),
+                InboxEvent::Worker { transfer, answer } => {
+                    if let JobAnswer::Preallocated(_) = answer {
+                        self.reopen_files(transfer);
+                    }
+                    self.handle(NodeEvent::Worker { transfer, answer });
+                }
+                InboxEvent::Rested => self.handle(NodeEvent::RailsEnded),
+                InboxEvent::Done => {}
+            }
+        }
+    }
+
+    /// Takes in what a rail says.
+    fn rail_says(&mut self, port: usize, serial: RailSerial, report: RailNotice) {
+        let event = match report {
+            RailNotice::Scheduler { transfer, event } => {
+                self.flows_of(transfer).into_iter().for_each(|flows| flows.note(&event));
+                NodeEvent::Flow { transfer, event }
+            }
+            RailNotice::Broken { transfer, error } => NodeEvent::Broken { transfer, error },
+            RailNotice::Drained { transfer } => NodeEvent::Drained { transfer, rail: port },
+            RailNotice::Failed { error } => return self.rail_failed(port, serial, error),
+        };
+        self.handle(event);
+    }
+
+    /// A rail has failed. Transfers that receive over it end with its error; the peers of those
+    /// that only send notice by themselves, and go on over the other rails.
+    fn rail_failed(&mut self, rail: usize, serial: RailSerial, error: Error) {
+        let Some((handle, transfers)) = self.ports.remove_failed(rail, serial) else {
+            return;
+        };
+        // Dropping it waits for its thread, which may have files to close.
+        self.workers.let_go(handle);
+        log::say(&format!("a rail of {} failed: {error}", self.ports.nic_of(rail)));
+        self.handle(NodeEvent::RailFailed { rail, transfers, error });
+    }
+
+    pub(super) fn flows_of(&mut self, transfer: TransferIx) -> Option<&mut TransferFlows> {
+        self.transfers.get_mut(&transfer).map(|node_transfer| &mut node_transfer.flows)
+    }
+}

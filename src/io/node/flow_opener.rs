@@ -1,0 +1,198 @@
+//! The opener of flows: it dials senders by the ways that there are, remembers which of them came
+//! up, and sets the sockets of flows up.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+
+use affinity::NicAddress;
+use nix::sys::socket::setsockopt;
+use nix::{setsockopt_impl, sockopt_impl};
+
+use super::devices::LocalAddresses;
+use super::openings::{CONNECT_WITHIN, FlowOpening, FlowOutcome};
+use super::port_set::PortSet;
+use super::routes::{FlowRoute, KnownDetours, ways};
+use super::sessions::HANDSHAKE_WITHIN;
+use super::transfer_flows::TransferFlows;
+use super::{devices, stuck};
+use crate::core::error::{Code, Error, Result};
+use crate::core::piece::FlowIx;
+use crate::core::receiver::rail_pairs::RailPair;
+use crate::core::wire::control;
+use crate::core::wire::control::FlowHello;
+use crate::core::wire::version::ConnectionKind;
+use crate::io::clock::awake;
+use crate::io::session::{Connection, ConnectionHello, dial_over};
+
+/// Silent flows of a rail pair after which its data is looked for in the kernel's table: after one,
+/// the network may have been away for a moment.
+const SILENT_FLOWS_MIN: u32 = 2;
+
+/// Opens flows, of all transfers.
+#[derive(Default)]
+pub(super) struct FlowOpener {
+    /// The machine's interfaces, as they were when the last transfer began.
+    devices: LocalAddresses,
+    /// Ways that came up where the usual ones did not.
+    detours: KnownDetours,
+    /// Flows so far.
+    flow_count: u32,
+}
+
+/// A flow that a receiver wants.
+pub(super) struct WantedFlow {
+    pub(super) rail_pair: RailPair,
+    pub(super) weight_bytes: u64,
+    pub(super) pace_bytes_per_second: u64,
+}
+
+impl FlowOpener {
+    /// Reads the interfaces of this moment: a transfer begins.
+    pub(super) fn follow_devices(&mut self) {
+        let devices = LocalAddresses::read();
+        if devices != self.devices {
+            self.detours.forget();
+        }
+        self.devices = devices;
+    }
+
+    /// An index for a flow that stands.
+    pub(super) fn next_flow(&mut self) -> FlowIx {
+        self.flow_count += 1;
+        FlowIx(self.flow_count)
+    }
+
+    /// Starts to open a flow on a rail pair of a transfer. Its first way is to be dialled next.
+    ///
+    /// # Errors
+    /// `Internal` where the plan names a sender that has no address.
+    pub(super) fn open(
+        &self,
+        ports: &PortSet,
+        flows: &mut TransferFlows,
+        wanted: &WantedFlow,
+    ) -> Result<()> {
+        let &WantedFlow { rail_pair, weight_bytes, pace_bytes_per_second } = wanted;
+        let rails = flows.peer(rail_pair.sender).map_or(&[][..], |peer| &peer.rails);
+        let used = flows.ports();
+        let own: Vec<NicAddress> = used.iter().map(|&port| ports.get(port).own()).collect();
+        let binds = |place: usize, peer: IpAddr| {
+            let port = ports.get(used[place]);
+            self.devices.bind_dialled(port.nic(), port.own(), peer)
+        };
+        let mut ways = ways(&own, rails, rail_pair.index as usize, binds);
+        ways.iter_mut().for_each(|way| way.port = used[way.port]);
+        let remembered = self.detours.recall(&ways, |port| ports.nic_of(port));
+        if flows.has_brought(rail_pair) {
+            // One of these works: it is cut off now, and other pairs of rails would be in each
+            // other's way.
+            let usual = (ways[0].port, ways[0].address);
+            ways.retain(|way| (way.port, way.address) == usual || Some(*way) == remembered);
+        }
+        let opening =
+            FlowOpening::new(awake(), ways, remembered, weight_bytes, pace_bytes_per_second);
+        let Some(opening) = opening else {
+            return Err(Error::new(Code::Internal, "the plan names a sender without an address"));
+        };
+        let nic = ports.nic_of(opening.usual().port);
+        flows.begin(rail_pair, opening, nic);
+        Ok(())
+    }
+
+    /// Dials the next way to open a flow, beside those that are still waited for.
+    pub(super) fn dial_next(
+        &self,
+        ports: &PortSet,
+        flows: &mut TransferFlows,
+        rail_pair: RailPair,
+    ) -> Option<(FlowRoute, Result<Connection>)> {
+        let (way, hello) = flows.next_way(rail_pair, awake())?;
+        Some((way, dial(ports, flows, way, &hello)))
+    }
+
+    /// Notes how a flow came up, for later ones and for the report.
+    pub(super) fn came_up(
+        &mut self,
+        ports: &PortSet,
+        flows: &mut TransferFlows,
+        rail_pair: RailPair,
+        opening: &FlowOpening,
+        way: FlowRoute,
+    ) {
+        self.detours.remember(opening.usual(), way, |port| ports.nic_of(port));
+        let FlowOutcome { took, is_detour } = opening.came_up(awake(), way);
+        if let (Some(took), Some(history)) = (took, flows.history(rail_pair)) {
+            let FlowRoute { port, address, .. } = way;
+            let how = if !is_detour {
+                "it took so long to be answered".into()
+            } else if (port, address) == (opening.usual().port, opening.usual().address) {
+                "bound to the NIC it was not answered; not bound it was, by the kernel's routes"
+                    .into()
+            } else {
+                let nic = ports.nic_of(port);
+                format!("this pair was not answered, {nic} to {address} was")
+            };
+            history.came_up(took, how);
+        }
+    }
+
+    /// Sets up the socket of a receiver's flow, which has come in at `port`.
+    pub(super) fn take_in(
+        &self,
+        ports: &PortSet,
+        flows: &mut TransferFlows,
+        port: usize,
+        hello: &FlowHello,
+        socket: &std::net::TcpStream,
+    ) {
+        let port = ports.get(port);
+        let peer = socket.peer_addr().map(|peer| peer.ip());
+        if let (Ok(own), Ok(peer)) = (socket.local_addr(), &peer)
+            && hello.silent_flows >= SILENT_FLOWS_MIN
+            && let Some(stuck) = stuck::find(own, *peer)
+        {
+            flows.large_packets_lost(port.nic(), *peer, port.advert().mtu, stuck);
+        }
+        if peer.is_ok_and(|peer| self.devices.bind_accepted(port.nic(), port.own(), peer)) {
+            devices::bind(&socket.as_fd(), port.nic());
+        }
+        if hello.pace_bytes_per_second > 0 {
+            // A kernel that cannot sends as fast as it goes; the receiver asks for no more than
+            // it wants anyway.
+            let pace = usize::try_from(hello.pace_bytes_per_second).unwrap_or(usize::MAX);
+            let _ = setsockopt(socket, MaxPacingRate, &pace);
+        }
+    }
+}
+
+// The kernel takes it as an unsigned long.
+sockopt_impl!(MaxPacingRate, SetOnly, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, usize);
+
+fn dial(
+    ports: &PortSet,
+    flows: &TransferFlows,
+    way: FlowRoute,
+    hello: &FlowHello,
+) -> Result<Connection> {
+    let port = ports.get(way.port);
+    let bind = |socket: &OwnedFd| {
+        if way.is_bound {
+            devices::bind(socket, port.nic());
+        }
+    };
+    let stream = dial_over(way.address, local_end(port.address().ip(), way.address), bind)?;
+    let open = ConnectionHello { kind: ConnectionKind::Data, key_id: hello.transfer };
+    let now = awake();
+    let payload = control::encode(hello)?;
+    let deadline = now + HANDSHAKE_WITHIN;
+    let connection = Connection::initiate(stream, open, flows.key(), &payload, deadline)?;
+    Ok(connection.connected_by(now + CONNECT_WITHIN))
+}
+
+/// The local address that a flow leaves from: that of the rail, where it can reach the peer at all.
+fn local_end(rail: IpAddr, peer: SocketAddr) -> Option<IpAddr> {
+    let reaches = !rail.is_unspecified()
+        && rail.is_ipv4() == peer.is_ipv4()
+        && rail.is_loopback() == peer.ip().is_loopback();
+    reaches.then_some(rail)
+}

@@ -1,0 +1,134 @@
+//! Histories of rail pairs: what came of the flows of each, for the report.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::openings::LATE;
+use crate::core::error::{Code, Error};
+
+/// The history of the flows of one rail pair, for the report.
+#[derive(Debug)]
+pub(super) struct RailPairHistory {
+    nic: String,
+    address: SocketAddr,
+    has_brought: bool,
+    /// Flows that stood, owed an answer, and were given up.
+    silent_flows: u32,
+    /// The reason why the last flow did not come up, or brought nothing.
+    trouble: Option<String>,
+    /// The instant at which the flow that stands was asked for something first.
+    asked: Option<Instant>,
+    /// A flow that came up late: the time that it took, and the way that it took at last.
+    late: Option<(Duration, String)>,
+}
+
+impl RailPairHistory {
+    pub(super) fn new(nic: String, address: SocketAddr) -> RailPairHistory {
+        RailPairHistory {
+            nic,
+            address,
+            has_brought: false,
+            silent_flows: 0,
+            trouble: None,
+            asked: None,
+            late: None,
+        }
+    }
+
+    pub(super) fn asked(&mut self, now: Instant) {
+        self.asked.get_or_insert(now);
+    }
+
+    pub(super) fn brought(&mut self) {
+        (self.has_brought, self.silent_flows, self.trouble) = (true, 0, None);
+    }
+
+    pub(super) fn nic(&self) -> &str {
+        &self.nic
+    }
+
+    pub(super) fn silent_flows(&self) -> u32 {
+        self.silent_flows
+    }
+
+    pub(super) fn has_brought(&self) -> bool {
+        self.has_brought
+    }
+
+    /// A flow did not come up, or ended.
+    pub(super) fn failed(&mut self, error: &Error) {
+        self.silent_flows += u32::from(error.code == Code::Stalled && !self.has_brought);
+        self.asked = None;
+        if error.code != Code::Cancelled && !self.has_brought {
+            self.trouble = Some(error.to_string());
+        }
+    }
+
+    pub(super) fn came_up(&mut self, took: Duration, how: String) {
+        self.late.get_or_insert((took, how));
+    }
+
+    /// The warning of the report, with the peer's name. `opening` is what is known of a flow that
+    /// is still being opened; `others_brought` is true if another rail pair of the NIC to the peer
+    /// brought something.
+    pub(super) fn warning(
+        &self,
+        now: Instant,
+        peer: &str,
+        opening: Option<Error>,
+        others_brought: bool,
+    ) -> Option<String> {
+        let RailPairHistory { nic, address, .. } = self;
+        if self.has_brought || others_brought {
+            let (took, how) = self.late.as_ref()?;
+            let seconds = took.as_secs_f64();
+            return Some(format!(
+                "{nic} lost {seconds:.1} s before its flow to {address} of {peer} stood: {how}"
+            ));
+        }
+        let waited = self
+            .asked
+            .map(|asked| now.saturating_duration_since(asked))
+            .filter(|waited| *waited >= LATE);
+        let silent = waited.map(|waited| {
+            format!("nothing came for {:.1} s of what it was asked for", waited.as_secs_f64())
+        });
+        let why =
+            opening.map(|error| error.to_string()).or(silent).or_else(|| self.trouble.clone())?;
+        Some(format!("{nic} carried nothing from {peer}: {why}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_that_brought_nothing_says_why_and_one_that_was_late_how_long() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let story = || RailPairHistory::new("eth1".into(), ([10, 0, 1, 1], 1001).into());
+        let said = |story: &RailPairHistory, others: bool| {
+            story.warning(at(5000), "a:1", None, others).unwrap_or_default()
+        };
+        assert_eq!(said(&story(), false), "", "it had nothing to do");
+        let mut failed = story();
+        failed.failed(&Error::new(Code::Cancelled, "everything has landed"));
+        assert_eq!(said(&failed, false), "");
+        failed.failed(&Error::new(Code::Stalled, "the sender was silent for 10 s"));
+        assert_eq!(
+            said(&failed, false),
+            "eth1 carried nothing from a:1: the sender was silent for 10 s"
+        );
+        assert_eq!(said(&failed, true), "", "another thread of the NIC carried what there was");
+        let mut silent = story();
+        silent.asked(at(1500));
+        assert!(said(&silent, false).contains("nothing came for 3.5 s of what it was asked for"));
+        silent.came_up(Duration::from_millis(1040), "not bound".into());
+        silent.brought();
+        assert_eq!(
+            said(&silent, false),
+            "eth1 lost 1.0 s before its flow to 10.0.1.1:1001 of a:1 stood: not bound"
+        );
+    }
+}

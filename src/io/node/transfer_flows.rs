@@ -1,0 +1,281 @@
+//! The flows of one transfer on this node: its peers, the flows that it opens to them, those that
+//! stand, and what the report tells of each rail pair.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::histories::RailPairHistory;
+use super::openings::FlowOpening;
+use super::routes::FlowRoute;
+use super::stuck::StuckData;
+use crate::core::error::Error;
+use crate::core::piece::{FlowCommand, FlowIx};
+use crate::core::receiver::rail_pairs::RailPair;
+use crate::core::receiver::scheduler::SchedulerEvent;
+use crate::core::units::{NodeIx, human_bytes};
+use crate::core::wire::control::{FlowHello, PeerNode, Prepare};
+use crate::io::session::Key;
+
+/// The flows of one transfer.
+pub(super) struct TransferFlows {
+    transfer: [u8; 16],
+    attempt: [u8; 16],
+    node_index: u32,
+    key: Key,
+    /// The ports that it uses, ascending.
+    ports: Vec<usize>,
+    /// Whom the plan lets this node ask.
+    peers: BTreeMap<NodeIx, PeerNode>,
+    /// The rail pair of each flow that this node opened, and the port that it goes over.
+    flows: BTreeMap<FlowIx, (RailPair, usize)>,
+    /// Flows that are being opened.
+    openings: BTreeMap<RailPair, FlowOpening>,
+    /// Histories of the flows of each rail pair that was wanted.
+    histories: BTreeMap<RailPair, RailPairHistory>,
+    /// Notes about large packets that do not arrive, by NIC and peer.
+    mtu_holes: BTreeMap<(String, IpAddr), String>,
+}
+
+impl TransferFlows {
+    /// None yet, of a transfer over some `ports`.
+    pub(super) fn new(prepare: &Prepare, ports: Vec<usize>) -> TransferFlows {
+        TransferFlows {
+            transfer: prepare.transfer,
+            attempt: prepare.attempt,
+            node_index: prepare.node_index,
+            key: Key::from_bytes(prepare.flow_key.0),
+            ports,
+            peers: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            openings: BTreeMap::new(),
+            histories: BTreeMap::new(),
+            mtu_holes: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    pub(super) fn ports(&self) -> &[usize] {
+        &self.ports
+    }
+
+    /// A plan names senders.
+    pub(super) fn add_peers(&mut self, peers: Vec<PeerNode>) {
+        self.peers.extend(peers.into_iter().map(|peer| (NodeIx(peer.index), peer)));
+    }
+
+    pub(super) fn peer(&self, node: NodeIx) -> Option<&PeerNode> {
+        self.peers.get(&node)
+    }
+
+    /// The name of another node in the transfer.
+    fn name_of(&self, node: NodeIx) -> String {
+        self.peers.get(&node).map_or_else(|| format!("node {}", node.0), |peer| peer.name.clone())
+    }
+
+    /// Returns true if a receiver that says this, at `port`, is one of this transfer's.
+    pub(super) fn is_meant(&self, hello: &FlowHello, port: usize) -> bool {
+        self.ports.contains(&port)
+            && self.transfer == hello.transfer
+            && self.attempt == hello.attempt
+            && self.node_index == hello.to_node
+    }
+
+    /// Returns true if a flow of the rail pair has brought something.
+    pub(super) fn has_brought(&self, rail_pair: RailPair) -> bool {
+        self.histories.get(&rail_pair).is_some_and(RailPairHistory::has_brought)
+    }
+
+    /// A flow is to be opened; `nic` is that of its usual way.
+    pub(super) fn begin(&mut self, rail_pair: RailPair, opening: FlowOpening, nic: String) {
+        let usual = opening.usual();
+        self.histories.entry(rail_pair).or_insert_with(|| RailPairHistory::new(nic, usual.address));
+        self.openings.insert(rail_pair, opening);
+    }
+
+    /// The next way to try for a flow, with what the sender is told over it.
+    pub(super) fn next_way(
+        &mut self,
+        rail_pair: RailPair,
+        now: Instant,
+    ) -> Option<(FlowRoute, FlowHello)> {
+        let opening = self.openings.get_mut(&rail_pair)?;
+        let way = opening.next(now)?;
+        let history = self.histories.get(&rail_pair);
+        let hello = FlowHello {
+            transfer: self.transfer,
+            attempt: self.attempt,
+            from_node: self.node_index,
+            to_node: rail_pair.sender.0,
+            rail: u32::try_from(way.port).expect("ports are few"),
+            weight_bytes: opening.weight_bytes,
+            pace_bytes_per_second: opening.pace_bytes_per_second,
+            silent_flows: history.map_or(0, RailPairHistory::silent_flows),
+        };
+        Some((way, hello))
+    }
+
+    /// The instant at which the next way of some flow is to be tried.
+    pub(super) fn way_due(&self) -> Option<Instant> {
+        self.openings.values().filter_map(FlowOpening::due).min()
+    }
+
+    /// The rail pairs whose next way is to be tried.
+    pub(super) fn due(&self, now: Instant) -> impl Iterator<Item = RailPair> {
+        let is_due = move |opening: &FlowOpening| opening.due().is_some_and(|due| now >= due);
+        self.openings.iter().filter(move |(_, it)| is_due(it)).map(|(&rail_pair, _)| rail_pair)
+    }
+
+    /// The error so far of a flow that has been opened for long: the master will want to know what
+    /// is waited for, should nothing land any more.
+    pub(super) fn slow(
+        &self,
+        rail_pair: RailPair,
+        now: Instant,
+        nic_of: impl Fn(usize) -> String,
+    ) -> Option<SchedulerEvent> {
+        let error = self.openings.get(&rail_pair)?.so_far(now, nic_of)?;
+        Some(SchedulerEvent::OpenSlow { rail_pair, error })
+    }
+
+    /// A connection to the sender stands. The opening ends, if it is one still.
+    pub(super) fn end_opening(&mut self, rail_pair: RailPair) -> Option<FlowOpening> {
+        self.openings.remove(&rail_pair)
+    }
+
+    /// One way to open a flow failed.
+    pub(super) fn way_failed(
+        &mut self,
+        rail_pair: RailPair,
+        way: FlowRoute,
+        error: Error,
+        nic_of: impl Fn(usize) -> String,
+    ) -> WayFailure {
+        let Some(opening) = self.openings.get_mut(&rail_pair) else { return WayFailure::Waits };
+        if opening.fail(way, error) {
+            let error = opening.error(nic_of);
+            self.openings.remove(&rail_pair);
+            WayFailure::Ends(self.failed(rail_pair, error))
+        } else if opening.is_idle() {
+            WayFailure::GoesOn
+        } else {
+            WayFailure::Waits
+        }
+    }
+
+    /// No way is left to open a flow.
+    pub(super) fn failed(&mut self, rail_pair: RailPair, error: Error) -> SchedulerEvent {
+        self.histories.entry(rail_pair).and_modify(|history| history.failed(&error));
+        SchedulerEvent::OpenFailed { rail_pair, error }
+    }
+
+    /// A flow that this node opened stands, over one of its ports. Returns true if the sender
+    /// relays.
+    pub(super) fn stands(&mut self, flow: FlowIx, rail_pair: RailPair, port: usize) -> bool {
+        self.flows.insert(flow, (rail_pair, port));
+        self.peers.get(&rail_pair.sender).is_some_and(|peer| peer.relays)
+    }
+
+    /// The history of a rail pair that was wanted.
+    pub(super) fn history(&mut self, rail_pair: RailPair) -> Option<&mut RailPairHistory> {
+        self.histories.get_mut(&rail_pair)
+    }
+
+    /// The history of the rail pair of a flow that this node opened.
+    fn history_of(&mut self, flow: FlowIx) -> Option<&mut RailPairHistory> {
+        let (rail_pair, _) = self.flows.get(&flow)?;
+        self.histories.get_mut(rail_pair)
+    }
+
+    /// Notes a command to a flow that this node opened. Returns the port that the flow goes over.
+    pub(super) fn commanded(&mut self, command: &FlowCommand, now: Instant) -> Option<usize> {
+        if matches!(command, FlowCommand::Lease { .. })
+            && let Some(history) = self.history_of(command.flow())
+        {
+            history.asked(now);
+        }
+        self.flows.get(&command.flow()).map(|&(_, port)| port)
+    }
+
+    /// Notes what the report will tell of a flow.
+    pub(super) fn note(&mut self, event: &SchedulerEvent) {
+        match event {
+            SchedulerEvent::Landed { flow, .. } => {
+                self.history_of(*flow).into_iter().for_each(RailPairHistory::brought);
+            }
+            SchedulerEvent::FlowDown { flow, error } => {
+                self.history_of(*flow).into_iter().for_each(|history| history.failed(error));
+                self.flows.remove(flow);
+            }
+            SchedulerEvent::FlowUp { .. }
+            | SchedulerEvent::Room { .. }
+            | SchedulerEvent::Failed { .. }
+            | SchedulerEvent::Returned { .. }
+            | SchedulerEvent::OpenFailed { .. }
+            | SchedulerEvent::OpenSlow { .. }
+            | SchedulerEvent::Tick => {}
+        }
+    }
+
+    /// A receiver came back on a rail pair that has brought nothing, and data that was sent on it
+    /// before is still sent again.
+    pub(super) fn large_packets_lost(
+        &mut self,
+        nic: &str,
+        peer: IpAddr,
+        mtu: Option<u32>,
+        stuck: StuckData,
+    ) {
+        let StuckData { resent, bytes } = stuck;
+        let mtu = mtu.map_or(String::new(), |mtu| format!(" of {mtu}"));
+        let found = format!(
+            "{nic} to {peer}: small packets pass, large ones do not: handshakes go through, and {} \
+             was sent {resent} times again and never acknowledged; some hop carries less than \
+             {nic}'s MTU{mtu} and does not say so (sysctl -w net.ipv4.tcp_mtu_probing=1 on both \
+             nodes, or a smaller MTU)",
+            human_bytes(bytes)
+        );
+        self.mtu_holes.insert((nic.to_owned(), peer), found);
+    }
+
+    /// Warnings of the report about packets that were lost here, and about NICs that carried
+    /// nothing. `nics` are the names of the ports' NICs.
+    pub(super) fn warnings(&self, now: Instant, nics: &[&str]) -> Vec<String> {
+        let mut warnings: Vec<String> = self.mtu_holes.values().cloned().collect();
+        // The threads of a NIC have a rail pair each, and mostly the same to tell.
+        let mut told = BTreeSet::new();
+        for (rail_pair, history) in &self.histories {
+            let is_same =
+                |(other, _): &(&RailPair, &RailPairHistory)| other.sender == rail_pair.sender;
+            let of_nic = self
+                .histories
+                .iter()
+                .filter(is_same)
+                .filter(|(_, other)| other.nic() == history.nic());
+            let others_brought = of_nic.clone().any(|(_, other)| other.has_brought());
+            let opening = self
+                .openings
+                .get(rail_pair)
+                .and_then(|it| it.so_far(now, |port| nics[port].to_owned()));
+            let name = self.name_of(rail_pair.sender);
+            let warning = history.warning(now, &name, opening, others_brought);
+            if warning.is_some() && told.insert((history.nic(), rail_pair.sender)) {
+                warnings.extend(warning);
+            }
+        }
+        warnings
+    }
+}
+
+/// Consequence of a way that failed.
+pub(super) enum WayFailure {
+    /// Other ways are waited for, or the flow is not wanted any more.
+    Waits,
+    /// The next way is to be tried now.
+    GoesOn,
+    /// None is left.
+    Ends(SchedulerEvent),
+}

@@ -76,6 +76,7 @@ pub(crate) fn forecast(
     let world = SimWorld {
         links: problem.nodes.iter().map(|node| links(node.send_bytes_per_second)).collect(),
         rails: Vec::new(),
+        claims: Vec::new(),
         stores: stores(problem),
         latency: scenario.delay,
         disk_latency: Duration::ZERO,

@@ -10,7 +10,7 @@ use crate::core::master::attempt::AttemptConfig;
 use crate::core::master::coordinator::{Coordinator, TransferPhase};
 use crate::core::master::machine::{MasterAction, MasterEvent, MasterMachine};
 use crate::core::master::roster::Roster;
-use crate::core::units::{Moment, NodeIx};
+use crate::core::units::{BitRate, Moment, NodeIx};
 use crate::core::wire::control;
 use crate::core::wire::control::{NodeAdvert, RailAdvert, ToMaster, ToNode};
 
@@ -47,10 +47,10 @@ fn address() -> SocketAddr {
     ([127, 0, 0, 1], 1).into()
 }
 
-/// The advert of a node: a NIC of unknown speed, with a thread a rail.
-fn advert(rail_count: usize) -> NodeAdvert {
+/// The advert of a node: a NIC with a thread a rail, which claims a line rate or knows none.
+fn advert(rail_count: usize, line: Option<BitRate>) -> NodeAdvert {
     let nic = "sim0".into();
-    let rail = RailAdvert { nic, address: address(), line: None, mtu: None, numa: None };
+    let rail = RailAdvert { nic, address: address(), line, mtu: None, numa: None };
     NodeAdvert {
         software: "simulator".into(),
         rails: vec![rail; rail_count],
@@ -158,7 +158,8 @@ impl SimMaster {
         let node = session.node;
         if self.links[node.at()].is_meeting {
             cx.sessions.bind(session, SessionEnd::Master, 0);
-            let (address, advert) = (address(), advert(rails));
+            let line = cx.world.claims.get(node.at()).copied();
+            let (address, advert) = (address(), advert(rails, line));
             self.handle(cx, MasterEvent::Met { node, address, advert });
             self.check_told(cx, node);
         } else {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::net::{NodeLinks, SimStore};
-use crate::core::units::{Moment, NodeIx};
+use crate::core::units::{BitRate, Moment, NodeIx};
 
 /// The world that the machines run in.
 #[derive(Clone, Debug)]
@@ -12,6 +12,9 @@ pub(crate) struct SimWorld {
     pub(crate) links: Vec<NodeLinks>,
     /// Rails of every node; they share its links. One where this says nothing.
     pub(crate) rails: Vec<usize>,
+    /// Line rate that the NIC of every node claims, whatever its links carry. Unknown where this
+    /// says nothing.
+    pub(crate) claims: Vec<BitRate>,
     pub(crate) stores: Vec<SimStore>,
     /// One way between any two places.
     pub(crate) latency: Duration,

@@ -110,6 +110,7 @@ pub(super) fn draw(seed: u64) -> Trial {
     let world = SimWorld {
         links,
         rails: (0..count).map(|_| 1 + random.below(3) as usize).collect(),
+        claims: Vec::new(),
         stores: Vec::new(),
         latency: match random.below(2) {
             0 => microseconds(&mut random, 200),

@@ -15,6 +15,7 @@ mod resumed;
 mod sessions;
 mod trial;
 mod troubles;
+mod undeclared;
 
 use super::cluster::{SimCluster, SimOutcome};
 use super::disk::{PiecePayload, PreparedDisk, SimDisk, VoidDisk};
@@ -24,7 +25,7 @@ use crate::core::check::CheckMethod;
 use crate::core::error::{Code, Result};
 use crate::core::master::attempt::{AttemptConfig, TransferIdentity};
 use crate::core::master::roster::Roster;
-use crate::core::options::{CheckKind, TransferOptions};
+use crate::core::options::{CheckKind, Scheduler, TransferOptions};
 use crate::core::spec::{DataUri, NodeAddress, Row, RowRole, Spec};
 use crate::core::units::{BitRate, Moment, NodeIx, Span};
 use crate::core::wire::Check;
@@ -73,14 +74,17 @@ fn attempt_terms(
 ) -> (Roster, AttemptConfig) {
     let spec = Spec { rows, block_bytes: Some(BLOCK), ..Spec::default() };
     let roster = Roster::new(&spec);
-    let identity = TransferIdentity {
+    let terms = AttemptConfig::new(&spec, &roster, identity(attempt), transfer_options);
+    (roster, terms)
+}
+
+fn identity(attempt: u8) -> TransferIdentity {
+    TransferIdentity {
         id: "test".into(),
         transfer: [1; 16],
         attempt: [attempt; 16],
         flow_key: [3; 32],
-    };
-    let terms = AttemptConfig::new(&spec, &roster, identity, transfer_options);
-    (roster, terms)
+    }
 }
 
 fn with(
@@ -93,20 +97,26 @@ fn with(
     // Payload on a 1 Gbit/s line, as the plan counts it.
     let goodput = GBIT * crate::core::units::goodput(1500);
     let links = vec![NodeLinks { up: goodput, down: goodput }; roster.entries.len()];
-    let world = SimWorld {
-        links,
+    let world = SimWorld { links, faults, seed, keeps_log: true, ..quiet_world() };
+    SimCluster::new(roster, terms, world)
+}
+
+/// A world without nodes, in which nothing goes wrong.
+fn quiet_world() -> SimWorld {
+    SimWorld {
+        links: Vec::new(),
         rails: Vec::new(),
+        claims: Vec::new(),
         stores: Vec::new(),
         latency: Duration::from_micros(100),
         disk_latency: Duration::from_micros(80),
         disk_bytes_per_second: 2e9,
         disk_whims: Duration::ZERO,
-        faults,
+        faults: PieceFaults::default(),
         launched: false,
-        seed,
-        keeps_log: true,
-    };
-    SimCluster::new(roster, terms, world)
+        seed: 1,
+        keeps_log: false,
+    }
 }
 
 /// Four senders with overlapping halves and three receivers that want different parts.

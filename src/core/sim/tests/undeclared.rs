@@ -1,0 +1,176 @@
+//! Transfers whose NICs claim far more than they carry, against the bound of the true speeds.
+
+use random::SplitMix;
+
+use super::*;
+use crate::core::plan;
+
+const MIB: u64 = 1 << 20;
+const MBIT: f64 = 1e6 / 8.0;
+
+/// A transfer with the true line rate of every node, in Mbit/s.
+struct Undeclared {
+    rows: Vec<Row>,
+    mbit: Vec<f64>,
+}
+
+/// Share of the bound, and the copies of it that were sent for nothing.
+#[derive(Debug)]
+struct Reached {
+    share: f64,
+    wasted: f64,
+}
+
+impl Undeclared {
+    /// `rows` as (role, node, start, end), in the order of the nodes.
+    fn new(rows: &[(RowRole, u32, u64, u64)], mbit: &[f64]) -> Undeclared {
+        let row = |&(role, node, start, end): &(RowRole, u32, u64, u64)| Row {
+            speed: None,
+            ..row(role, node, start, end)
+        };
+        Undeclared { rows: rows.iter().map(row).collect(), mbit: mbit.to_vec() }
+    }
+
+    fn goodput(&self, node: usize) -> f64 {
+        self.mbit[node] * MBIT * crate::core::units::goodput(1500)
+    }
+
+    fn bound_seconds(&self, roster: &Roster) -> f64 {
+        let adverts = vec![None; roster.entries.len()];
+        let mut problem = roster.problem(&adverts);
+        for (at, node) in problem.nodes.iter_mut().enumerate() {
+            (node.send_bytes_per_second, node.receive_bytes_per_second) =
+                (self.goodput(at), self.goodput(at));
+        }
+        plan::plan(&problem, Scheduler::Lp).expect("a plan").bound.seconds
+    }
+
+    fn run(&self, seed: u64) -> Reached {
+        let spec = Spec { rows: self.rows.clone(), block_bytes: Some(MIB), ..Spec::default() };
+        let roster = Roster::new(&spec);
+        assert_eq!(roster.entries.len(), self.mbit.len(), "every node has a rate");
+        let bound_seconds = self.bound_seconds(&roster);
+        let links = (0..self.mbit.len())
+            .map(|node| NodeLinks { up: self.goodput(node), down: self.goodput(node) });
+        let world = SimWorld {
+            links: links.collect(),
+            claims: vec![BitRate(10_000_000_000); self.mbit.len()],
+            seed,
+            ..quiet_world()
+        };
+        let transfer_options =
+            TransferOptions { check: CheckKind::None, ..TransferOptions::default() };
+        let terms = AttemptConfig::new(&spec, &roster, identity(2), transfer_options);
+        let outcome = SimCluster::new(roster, terms, world).run();
+        assert_eq!(outcome.error, None);
+        let wanted = outcome.history.landed_bytes() as f64;
+        Reached {
+            share: bound_seconds / outcome.seconds,
+            wasted: outcome.counts.wasted_bytes as f64 / wanted,
+        }
+    }
+}
+
+/// Four senders and four receivers, every second of them at a tenth of the others' rate, of `mib`
+/// MiB. Sender `i` has `window` quarters from its own on. Receivers want parts by their rates.
+fn uneven(mib: u64, window: u64) -> Undeclared {
+    let mbit = [1000.0, 100.0, 1000.0, 100.0, 1000.0, 100.0, 1000.0, 100.0];
+    let quarter = mib / 4 * MIB;
+    let mut rows = Vec::new();
+    for node in 0..4 {
+        let end = u64::from(node) + window;
+        if window == 4 {
+            rows.push((RowRole::Sender, node, 0, 4 * quarter));
+        } else {
+            rows.push((RowRole::Sender, node, u64::from(node) * quarter, end.min(4) * quarter));
+            if end > 4 {
+                rows.push((RowRole::Sender, node, 0, (end - 4) * quarter));
+            }
+        }
+    }
+    let mut start = 0;
+    for (node, part) in (4..8).zip([10, 1, 10, 1]) {
+        let end = if node == 7 { 4 * quarter } else { start + 4 * quarter * part / 22 };
+        rows.push((RowRole::Receiver, node, start, end));
+        start = end;
+    }
+    Undeclared::new(&rows, &mbit)
+}
+
+/// Senders of the whole at these rates, and a receiver that is as fast as all of them.
+fn replicas(mib: u64, mbit: &[f64]) -> Undeclared {
+    let receiver = mbit.len() as u32;
+    let mut rows: Vec<_> =
+        (0..receiver).map(|node| (RowRole::Sender, node, 0, mib * MIB)).collect();
+    rows.push((RowRole::Receiver, receiver, 0, mib * MIB));
+    let all = mbit.iter().copied().fold(0.0, f64::max);
+    Undeclared::new(&rows, &[mbit, &[all]].concat())
+}
+
+/// Up to five senders of random windows, of which one has everything, and up to four receivers of
+/// random ranges; rates from 50 Mbit/s to 1 Gbit/s.
+fn random_instance(seed: u64) -> Undeclared {
+    let mut random = SplitMix::new(seed);
+    let (senders, receivers) = (2 + random.below(4) as u32, 1 + random.below(4) as u32);
+    let mib = 256 + random.below(768);
+    let mut part = || {
+        let from = random.below(mib / 2);
+        (from * MIB, (from + mib / 4 + random.below(mib / 4)) * MIB)
+    };
+    let mut rows = vec![(RowRole::Sender, 0, 0, mib * MIB)];
+    for node in 1..senders + receivers {
+        let role = if node < senders { RowRole::Sender } else { RowRole::Receiver };
+        let (from, to) = part();
+        rows.push((role, node, from, to));
+    }
+    let mut rate = || 50.0 * 20_f64.powf(random.below(1001) as f64 / 1000.0);
+    let mbit: Vec<f64> = (0..senders + receivers).map(|_| rate()).collect();
+    Undeclared::new(&rows, &mbit)
+}
+
+#[test]
+fn uneven_nodes_come_near_the_bound_although_nobody_declared_a_speed() {
+    for (window, least) in [(4, 0.0), (2, 0.0)] {
+        let reached = uneven(1600, window).run(1);
+        println!("window {window}: {reached:.3?}");
+        assert!(reached.share > least, "{window} quarters each: {reached:?}");
+    }
+}
+
+#[test]
+fn one_group_of_uneven_members_comes_near_the_bound() {
+    let mut group = uneven(1600, 4);
+    let quarter = 400 * MIB;
+    for row in group.rows.iter_mut().filter(|row| row.role == RowRole::Receiver) {
+        (row.range, row.group) = (Span::new(0, 4 * quarter), Some("all".into()));
+    }
+    let reached = group.run(1);
+    println!("group: {reached:.3?}");
+    assert!(reached.share > 0.0, "{reached:?}");
+}
+
+#[test]
+fn a_slow_replica_makes_no_transfer_slower() {
+    for mib in [64, 256, 1024] {
+        for part in [4.0, 20.0, 100.0] {
+            let alone = replicas(mib, &[200.0]).run(1);
+            let beside = replicas(mib, &[200.0, 200.0 / part]).run(1);
+            println!("{mib} MiB, 1/{part}: {:.3} {beside:.3?}", alone.share / beside.share);
+        }
+    }
+}
+
+#[test]
+fn random_instances_come_near_the_bound_although_nobody_declared_a_speed() {
+    let mut reached: Vec<(f64, f64, u64)> = (0..64)
+        .map(|seed| {
+            let Reached { share, wasted } = random_instance(seed).run(seed);
+            (share, wasted, seed)
+        })
+        .collect();
+    reached.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mean = reached.iter().map(|it| it.0).sum::<f64>() / reached.len() as f64;
+    let wasted = reached.iter().map(|it| it.1).sum::<f64>() / reached.len() as f64;
+    println!("mean {mean:.3}, wasted {wasted:.4}, worst {:.3?}", &reached[..8]);
+    assert!(mean > 0.0 && reached[0].0 > 0.0, "mean {mean}, worst {:?}", reached[0]);
+}

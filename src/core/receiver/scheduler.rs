@@ -125,9 +125,8 @@ pub(crate) struct PieceScheduler {
     rail_pairs: RailPairs,
     /// Failures by the piece's position, then by sender.
     faults: BTreeMap<u64, BTreeMap<NodeIx, u32>>,
-    /// Pieces that were requested from two flows, by position.
-    twice: BTreeMap<u64, u64>,
-    twice_bytes: u64,
+    /// Positions of the pieces that were requested from two flows.
+    twice: BTreeSet<u64>,
     actions: VecDeque<SchedulerAction>,
     look_again: Option<Moment>,
     /// Limit on the lease rate, if requested, and the flow that received the last lease.
@@ -151,8 +150,6 @@ struct ScheduledFlow {
     room: u32,
     meter: RateMeter,
     up_at: Moment,
-    /// Moment at which a piece last landed on the flow.
-    last_landed: Moment,
     revoking: bool,
     revoke_again: Moment,
 }
@@ -187,8 +184,7 @@ impl PieceScheduler {
             flows: BTreeMap::new(),
             intake: ReceiverIntake::default(),
             faults: BTreeMap::new(),
-            twice: BTreeMap::new(),
-            twice_bytes: 0,
+            twice: BTreeSet::new(),
             actions: VecDeque::new(),
             look_again: None,
             limit: None,
@@ -296,7 +292,6 @@ impl PieceScheduler {
                 room: 0,
                 meter,
                 up_at: now,
-                last_landed: now,
                 revoking: false,
                 revoke_again: now,
             },
@@ -316,7 +311,6 @@ impl PieceScheduler {
         if let Some(state) = self.flows.get_mut(&flow) {
             state.leased.retain(|leased| leased.span != piece.span);
             state.meter.add(now, piece.span.bytes());
-            state.last_landed = now;
             if state.leased.is_empty() {
                 state.meter.pause(now);
             }

@@ -28,6 +28,8 @@ impl SenderShares {
     /// Weights are kept over the whole transfer, not in every segment alone: a sender that loses a
     /// piece to rounding in one segment gets it in a later one. So segments of a single piece are
     /// spread by weight, too.
+    ///
+    /// Within a share, segments with the fewest senders come first: others can take over the rest.
     pub(super) fn cut<'a>(
         extents: &ExtentMap,
         weights: impl Iterator<Item = &'a [(NodeIx, u32)]>,
@@ -72,6 +74,10 @@ impl SenderShares {
                 }
             }
             assert!(runs.is_empty(), "every piece is in one share");
+        }
+        let rarity = |run: &PieceRun| extents.senders(run.segment).len();
+        for queue in shares.queues.values_mut() {
+            queue.runs.make_contiguous().sort_by_key(rarity);
         }
         shares
     }

@@ -130,23 +130,10 @@ fn random_instance(seed: u64) -> Undeclared {
 
 #[test]
 fn uneven_nodes_come_near_the_bound_although_nobody_declared_a_speed() {
-    for (window, least) in [(4, 0.0), (2, 0.0)] {
+    for (window, least) in [(4, 0.88), (2, 0.93)] {
         let reached = uneven(1600, window).run(1);
-        println!("window {window}: {reached:.3?}");
         assert!(reached.share > least, "{window} quarters each: {reached:?}");
     }
-}
-
-#[test]
-fn one_group_of_uneven_members_comes_near_the_bound() {
-    let mut group = uneven(1600, 4);
-    let quarter = 400 * MIB;
-    for row in group.rows.iter_mut().filter(|row| row.role == RowRole::Receiver) {
-        (row.range, row.group) = (Span::new(0, 4 * quarter), Some("all".into()));
-    }
-    let reached = group.run(1);
-    println!("group: {reached:.3?}");
-    assert!(reached.share > 0.0, "{reached:?}");
 }
 
 #[test]
@@ -155,7 +142,8 @@ fn a_slow_replica_makes_no_transfer_slower() {
         for part in [4.0, 20.0, 100.0] {
             let alone = replicas(mib, &[200.0]).run(1);
             let beside = replicas(mib, &[200.0, 200.0 / part]).run(1);
-            println!("{mib} MiB, 1/{part}: {:.3} {beside:.3?}", alone.share / beside.share);
+            let ratio = alone.share / beside.share;
+            assert!(ratio < 1.1, "{mib} MiB beside 1/{part} of the rate: {ratio} of the time");
         }
     }
 }
@@ -171,6 +159,7 @@ fn random_instances_come_near_the_bound_although_nobody_declared_a_speed() {
     reached.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mean = reached.iter().map(|it| it.0).sum::<f64>() / reached.len() as f64;
     let wasted = reached.iter().map(|it| it.1).sum::<f64>() / reached.len() as f64;
-    println!("mean {mean:.3}, wasted {wasted:.4}, worst {:.3?}", &reached[..8]);
-    assert!(mean > 0.0 && reached[0].0 > 0.0, "mean {mean}, worst {:?}", reached[0]);
+    println!("mean {mean:.3}, wasted {wasted:.4}, least {:.3?}", &reached[..4]);
+    assert!(mean > 0.96 && reached[0].0 > 0.7, "mean {mean}, worst {:?}", reached[0]);
+    assert!(wasted < 0.015, "{wasted} of the bytes arrive twice");
 }

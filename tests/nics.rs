@@ -111,3 +111,29 @@ add rule inet cut in iifname eth1 drop
     let (status, found, said) = doctor("10.200.0.2:7001");
     assert!(status == 3 && found["peer"].is_null() && said.contains("10.200.0.2:7001"), "{said}");
 }
+
+#[test]
+fn a_row_names_the_nics_that_its_node_uses() {
+    let Some(lab) = Lab::up(2, 2, "200mbit") else { return };
+    let last = (16 << 20) - 1;
+    let spec = |nics: &str| {
+        format!(
+            "id nics\nwriter 10.200.0.1:7000 pattern:5 0 0-{last}{nics}\n\
+             reader 10.200.0.2:7000 null: 0 0-{last}\n"
+        )
+    };
+    for (nics, used) in [(" nics=eth1", "eth1"), (" nics=10.200.0.1", "eth0")] {
+        let output = lab.run(&spec(nics));
+        assert_eq!(code(&output), 0, "{nics}: {}", stderr(&output));
+        let report = support::json(&output);
+        let rails = report["nodes"][0]["rails"].as_array().unwrap();
+        let with: Vec<_> = rails.iter().map(|it| it["nic"].as_str()).collect();
+        assert_eq!(with, [Some(used)], "{nics}: {report}");
+        assert!(rails[0]["bytes_sent"].as_i64() > Some(last), "{nics}: {report}");
+    }
+    let output = lab.run(&spec(" nics=eth1,eth7"));
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+    let said = stderr(&output);
+    let expected = ["10.200.0.1:7000", "line 2", "no NIC eth7", "eth0, eth1", "--nic eth7"];
+    expected.iter().for_each(|word| assert!(said.contains(word), "{word}: {said}"));
+}

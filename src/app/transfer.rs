@@ -197,18 +197,6 @@ impl Transfer {
     /// Refuses features of a specification that this version does not implement.
     fn check_supported(&self, roster: &Roster) -> Result<()> {
         let options = &self.settings.options;
-        let missing = |what: &str, instead: &str| {
-            Err(Error::new(Code::Usage, format!("{what} is not available in this version"))
-                .remedy(instead))
-        };
-        for row in &self.spec.rows {
-            if !row.nics.is_empty() {
-                return missing(
-                    "nics= on a row",
-                    "choose the NIC with --nic where the node is started",
-                );
-            }
-        }
         if options.verify && options.check == CheckKind::None {
             let what = "--verify disk needs a check to compare the bytes on disk with";
             return Err(Error::new(Code::Usage, what).remedy("use --check crc64 or --check blake3"));

@@ -101,13 +101,18 @@ impl TransferOptions {
     }
 
     /// Returns the rails that a node uses, where `nics` are the names of the rails' NICs: the first
-    /// rails of each of the first NICs.
-    pub(crate) fn rails<'a>(&self, nics: impl Iterator<Item = &'a str>) -> Vec<usize> {
+    /// rails of each of the first NICs, of those that are `named` if any is.
+    pub(crate) fn rails<'a>(
+        &self,
+        named: &[String],
+        nics: impl Iterator<Item = &'a str>,
+    ) -> Vec<usize> {
         let most = |most: Option<NonZeroU32>| most.map_or(usize::MAX, |most| most.get() as usize);
         let (nics_max, threads_max) = (most(self.rails_max), most(self.threads_max));
         let mut counts: Vec<(&str, usize)> = Vec::new();
         let mut used = Vec::new();
-        for (rail, name) in nics.enumerate() {
+        let is_named = |nic: &str| named.is_empty() || named.iter().any(|name| name == nic);
+        for (rail, name) in nics.enumerate().filter(|(_, nic)| is_named(nic)) {
             let place = counts.iter().position(|(nic, _)| *nic == name).unwrap_or_else(|| {
                 counts.push((name, 0));
                 counts.len() - 1

@@ -80,8 +80,8 @@ impl AttemptConfig {
 
     /// Reduces a node's advert to the rails that the node will use (it selects them by the same
     /// rule), without the fields for people.
-    pub(super) fn admit(&self, mut advert: NodeAdvert) -> NodeAdvert {
-        let used = self.options.rails(advert.rails.iter().map(|rail| rail.nic.as_str()));
+    pub(super) fn admit(&self, named: &[String], mut advert: NodeAdvert) -> NodeAdvert {
+        let used = self.options.rails(named, advert.rails.iter().map(|rail| rail.nic.as_str()));
         advert.rails = used.into_iter().map(|rail| advert.rails[rail].clone()).collect();
         (advert.software, advert.boot_id) = Default::default();
         advert
@@ -94,6 +94,7 @@ impl AttemptConfig {
         entry: &RosterEntry,
         replicas: Vec<ReplicaRange>,
         names_wait: bool,
+        nics: Vec<String>,
     ) -> Prepare {
         let claimant =
             |at: usize| if entry.claims[at] { entry.address.to_string() } else { String::new() };
@@ -116,6 +117,7 @@ impl AttemptConfig {
             options: self.wire_options(),
             replicas,
             names_wait,
+            nics,
         }
     }
 

@@ -159,9 +159,15 @@ impl Coordinator {
     }
 
     fn node_up(&mut self, now: Moment, node: NodeIx, advert: NodeAdvert) {
-        let peer = &mut self.peers[node];
-        if peer.stage == PeerStage::Absent {
-            peer.meet(&self.terms.admit(advert));
+        if self.peers[node].stage == PeerStage::Absent {
+            let named = match self.roster.get(node).nics_of(&advert) {
+                Ok(named) => named,
+                Err(error) => {
+                    self.node_failed(node, error);
+                    Vec::new()
+                }
+            };
+            self.peers[node].meet(&self.terms.admit(&named, advert));
             // Thousands of handshakes take long. The deadline is for the time in which no node
             // answers.
             self.deadlines.phase = Some(now + PREPARE_WITHIN);
@@ -394,6 +400,16 @@ impl Coordinator {
         }
     }
 
+    /// Returns the NICs that a node is told to use; none for all.
+    fn nics_named(&self, node: NodeIx) -> Vec<String> {
+        let names_any = self.roster.get(node).rows.iter().any(|row| !row.nics.is_empty());
+        let advert = self.peers[node].advert().filter(|_| names_any);
+        let mut nics: Vec<String> =
+            advert.into_iter().flat_map(|it| it.rails).map(|rail| rail.nic).collect();
+        nics.dedup();
+        nics
+    }
+
     fn message_of(&self, node: NodeIx, sent: SentMessage) -> ToNode {
         match sent {
             SentMessage::MakeWay => ToNode::MakeWay { id: self.terms.identity().id.clone() },
@@ -404,6 +420,7 @@ impl Coordinator {
                     entry,
                     self.replicas.ranges_of(entry),
                     self.replicas.names_wait(node),
+                    self.nics_named(node),
                 ))
             }
             SentMessage::Start => {

@@ -6,7 +6,7 @@ use crate::core::block_grid::BlockGrid;
 use crate::core::error::{Code, Error, Result};
 use crate::core::spec::{DataUri, NodeAddress, Row, RowRole, Spec, StoreRate};
 use crate::core::units::{BitRate, MIB, NodeIx, Span, union};
-use crate::core::wire::control::FileSharing;
+use crate::core::wire::control::{FileSharing, NodeAdvert, RailAdvert};
 
 /// Default size of a block.
 const BLOCK_BYTES: u64 = MIB;
@@ -38,6 +38,31 @@ impl RosterEntry {
     pub(crate) fn keeps_all(&self) -> bool {
         let mut received = self.rows.iter().filter(|row| row.role == RowRole::Receiver);
         self.receives() && received.all(|row| row.uri != DataUri::Null)
+    }
+
+    /// Returns the NICs of a node that its rows name, by their names; none where no row names any.
+    ///
+    /// # Errors
+    /// `Code::Usage` where the node has no such NIC, or does not use it.
+    pub(super) fn nics_of(&self, advert: &NodeAdvert) -> Result<Vec<String>> {
+        // All rows that name any name the same ones.
+        let Some(row) = self.rows.iter().find(|row| !row.nics.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let find = |name: &String| {
+            let mut rails = advert.rails.iter();
+            let is_it =
+                |rail: &&RailAdvert| rail.nic == *name || name.parse() == Ok(rail.address.ip());
+            rails.find(is_it).map(|rail| rail.nic.clone()).ok_or_else(|| {
+                let what = format!("line {}: the node has no NIC {name} that it uses", row.line);
+                let known: BTreeSet<&str> =
+                    advert.rails.iter().map(|rail| rail.nic.as_str()).collect();
+                let known = known.into_iter().collect::<Vec<_>>().join(", ");
+                Error::new(Code::Usage, what)
+                    .remedy(format!("name one of {known}, or start the node with --nic {name}"))
+            })
+        };
+        row.nics.iter().map(find).collect()
     }
 
     /// Returns the declared speed of its NICs together.

@@ -25,6 +25,7 @@ impl Spec {
         self.check_grid()?;
         self.check_node_rows()?;
         self.check_speeds()?;
+        self.check_nics()?;
         self.check_stores()?;
         self.check_pairs()?;
         self.check_groups()?;
@@ -100,6 +101,21 @@ impl Spec {
                     "{} has two speeds: {known} in {here} and {speed} in {there}",
                     row.node
                 ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that each node has one set of NICs for all its rows that name any.
+    fn check_nics(&self) -> Result<()> {
+        let mut known: BTreeMap<&NodeAddress, &Row> = BTreeMap::new();
+        for row in self.rows.iter().filter(|row| !row.nics.is_empty()) {
+            let first = *known.entry(&row.node).or_insert(row);
+            if first.nics != row.nics {
+                let (node, here, there) = (&row.node, place(first), place(row));
+                let (one, other) = (first.nics.join(","), row.nics.join(","));
+                return usage(format!("{node} uses {one} in {here} and {other} in {there}"))
+                    .map_err(|error| error.remedy("name the same NICs in all rows of a node"));
             }
         }
         Ok(())

@@ -27,6 +27,13 @@ fn contradictions_name_their_lines() {
             "w:1 has two speeds: 1.00 Gbit/s in line 2 and 2.00 Gbit/s in line 4",
         ),
         (
+            "writer w:1 pattern:1 0 0-9 nics=eth0\n\
+             reader r:1 null: 0 0-9 nics=eth7\n\
+             writer w:1 pattern:1 0 0-9\n\
+             writer w:1 pattern:1 0 0-9 nics=eth0,eth1",
+            "w:1 uses eth0 in line 2 and eth0,eth1 in line 5",
+        ),
+        (
             "writer w:1 pattern:1 0 0-99\nreader r:1 file:///a 10 0-9\nreader r:1 file:///a 0 0-19",
             "line 3 and line 4 would write different bytes of the data space to bytes 10-19 of \
              file:///a on r:1",

@@ -192,6 +192,8 @@ pub(crate) struct Prepare {
     /// True if the node's files are renamed only with `Commit`: another receiver may turn out to
     /// have received other bytes.
     pub(crate) names_wait: bool,
+    /// Names of the NICs that the node uses; all of them where there is none.
+    pub(crate) nics: Vec<String>,
 }
 
 /// The key that the data flows of one transfer authenticate with. `Debug` does not show it.

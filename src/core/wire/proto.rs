@@ -115,6 +115,8 @@ pub(crate) struct Prepare {
     pub(crate) replicas: Vec<u64>,
     #[prost(bool, tag = "9")]
     pub(crate) names_wait: bool,
+    #[prost(string, repeated, tag = "10")]
+    pub(crate) nics: Vec<String>,
 }
 
 impl Drop for Prepare {

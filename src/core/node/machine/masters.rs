@@ -70,7 +70,8 @@ impl NodeMachine {
         }
         let transfer = TransferIx(self.next_transfer);
         self.next_transfer += 1;
-        let rails = prepare.options.transfer.rails(self.nics.iter().map(String::as_str));
+        let rails =
+            prepare.options.transfer.rails(&prepare.nics, self.nics.iter().map(String::as_str));
         let mut attempt = Attempt::new(session, &prepare, &rails);
         attempt.wait_for(now, JobKind::Open);
         self.attempts.insert(transfer, attempt);

@@ -23,6 +23,7 @@ fn prepare(attempt: u8) -> Prepare {
         options: WireOptions { transfer, ..options },
         replicas: Vec::new(),
         names_wait: false,
+        nics: Vec::new(),
     }
 }
 

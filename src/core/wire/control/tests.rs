@@ -133,6 +133,7 @@ fn prepare() -> impl Strategy<Value = Prepare> {
             rows,
             options,
             names_wait: replicas.len() % 2 == 1,
+            nics: (0..replicas.len() % 3).map(|at| format!("eth{at}")).collect(),
             replicas,
         },
     )
@@ -656,6 +657,7 @@ fn plain_prepare() -> Prepare {
         },
         replicas: Vec::new(),
         names_wait: false,
+        nics: vec!["eth0".into()],
     }
 }
 
@@ -743,7 +745,7 @@ fn nics_are_counted_by_name_and_their_threads_apart() {
         let [rails_max, threads_max] =
             [rails_max, threads_max].map(|most: Option<u32>| most.and_then(NonZeroU32::new));
         let options = TransferOptions { rails_max, threads_max, ..TransferOptions::default() };
-        options.rails(nics.into_iter())
+        options.rails(&[], nics.into_iter())
     };
     assert_eq!(used(None, None), [0, 1, 2, 3, 4, 5, 6]);
     assert_eq!(used(Some(1), None), [0, 1, 2, 6]);
@@ -751,4 +753,10 @@ fn nics_are_counted_by_name_and_their_threads_apart() {
     assert_eq!(used(None, Some(1)), [0, 3, 4]);
     assert_eq!(used(Some(9), Some(2)), [0, 1, 3, 4, 5]);
     assert_eq!(used(Some(2), Some(1)), [0, 3]);
+    let named = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|&name| name.into()).collect();
+        TransferOptions::default().rails(&names, nics.into_iter())
+    };
+    assert_eq!(named(&["eth2", "eth1"]), [3, 4, 5]);
+    assert!(named(&["eth9"]).is_empty());
 }

@@ -18,8 +18,8 @@ use crate::core::wire::control::{
     ResumeSession, SenderShare, SourceOrigin, Start, ToNode, WireMessage, WireOptions, WireRow,
 };
 use crate::core::wire::limits::{
-    LENGTH_MAX, NODES_MAX, ORIGINS_MAX, REPLICA_RANGES_MAX, REPLICA_VALUES_MAX, ROWS_MAX,
-    SEGMENTS_MAX, SLOTS_MAX, URI_BYTES_MAX,
+    LENGTH_MAX, NODES_MAX, ORIGINS_MAX, RAILS_MAX, REPLICA_RANGES_MAX, REPLICA_VALUES_MAX,
+    ROWS_MAX, SEGMENTS_MAX, SLOTS_MAX, URI_BYTES_MAX,
 };
 use crate::core::wire::{WireError, proto};
 
@@ -78,6 +78,7 @@ impl WireMessage for Prepare {
             options: Some(self.options.to_proto()),
             replicas: self.replicas.iter().flat_map(replica_numbers).collect(),
             names_wait: self.names_wait,
+            nics: self.nics.clone(),
         }
     }
 
@@ -92,8 +93,14 @@ impl WireMessage for Prepare {
             options: WireOptions::from_proto(required("the options", proto.options.take())?)?,
             replicas: replicas(&proto.replicas)?,
             names_wait: proto.names_wait,
+            nics: nics(take(&mut proto.nics))?,
         })
     }
+}
+
+fn nics(nics: Vec<String>) -> Result<Vec<String>, WireError> {
+    within("the NICs of a node", nics.len(), RAILS_MAX)?;
+    nics.into_iter().map(|nic| name("the name of a NIC", nic)).collect()
 }
 
 fn replica_numbers(range: &ReplicaRange) -> [u64; 4] {

@@ -119,6 +119,7 @@ fn prepare(rows: Vec<WireRow>) -> ToNode {
         options: options(),
         replicas: (0..REPLICA_RANGES_MAX).map(replica_range).collect(),
         names_wait: true,
+        nics: (0..RAILS_MAX).map(|_| name(NAME_BYTES_MAX)).collect(),
     })
 }
 

@@ -6,7 +6,6 @@ use crate::source::{PATHS, none, sources, words};
 
 /// Beginnings of the names of all files of circles that are still there, with the reason.
 const CYCLES: &[(&str, &str)] = &[
-    ("src/core/node/machine", "parts of the machine use its words"),
     ("src/io/rail/", "the driver is one type in many files"),
     ("affinity/src/", "sources of facts about NICs use each other's"),
     ("bench/src/", "cases and contenders use words of the program"),

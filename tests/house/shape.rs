@@ -16,7 +16,6 @@ const TYPE_LINES_MAX: usize = 500;
 /// Larger types, with the reason.
 const LARGE_TYPES: &[(&str, &str)] = &[
     ("Coordinator", "its phases and its planning are one type"),
-    ("NodeMachine", "sessions and attempts are one type"),
     ("Participant", "its states are one type"),
     ("PieceScheduler", "leases, stealing and losses are one type"),
 ];

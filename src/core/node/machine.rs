@@ -8,13 +8,17 @@
 //! as long as its lease lets it. A launched node ends with the process that started it, as far as
 //! it notices.
 //!
-//! - `attempt`: one attempt: the way to its master, its files, its deadlines
-//! - `lease`: how long a transfer goes on without its master
-//! - `jobs`: work that may block
+//! - `events`: what happens, and what the machine wants done
 //! - `masters`: sessions of masters, and what they say
-//! - `follow`: what participants want done
+//! - `attempt`: one attempt: its files, its deadlines
+//! - `channel`: the way to its master
+//! - `follow`: what its participant wants done
+//! - `lease`: how long it goes on without its master
+//! - `jobs`: work that may block
 
 mod attempt;
+mod channel;
+mod events;
 mod follow;
 mod jobs;
 mod lease;
@@ -26,16 +30,13 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use self::attempt::{Attempt, MasterLink};
+use self::attempt::Attempt;
 use super::participant::{Participant, ParticipantEvent, ParticipantState};
-use crate::core::error::Error;
-use crate::core::piece::{FlowCommand, TransferIx};
-use crate::core::rail::TransferCommand;
-use crate::core::receiver::rail_pairs::RailPair;
-use crate::core::receiver::scheduler::SchedulerEvent;
+use crate::core::piece::TransferIx;
 use crate::core::units::Moment;
-use crate::core::wire::control::{Prepare, Start, ToMaster, ToNode};
+use crate::core::wire::control::Prepare;
 
+pub(crate) use self::events::{NodeAction, NodeEvent, SessionIx};
 pub(crate) use self::jobs::{ClearMode, JobAnswer, NodeJob, OpenedFiles};
 pub(crate) use self::lease::LEASE;
 
@@ -43,87 +44,6 @@ pub(crate) use self::lease::LEASE;
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 /// Time for rails to end.
 const REST_WITHIN: Duration = Duration::from_secs(2);
-
-/// A control session of this node. Never reused within a process.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
-pub(crate) struct SessionIx(pub(crate) u64);
-
-/// Input of a [`NodeMachine`].
-#[derive(Clone, Debug)]
-pub(crate) enum NodeEvent {
-    /// A master's session stands.
-    SessionUp { session: SessionIx },
-    /// A master says something.
-    Message { session: SessionIx, message: ToNode },
-    /// A message came in that has no meaning.
-    Garbled { session: SessionIx, error: Error },
-    /// A session broke.
-    SessionBroken { session: SessionIx },
-    /// The master closed a session: with a good-bye, or without one.
-    Closed { session: SessionIx, in_order: bool },
-    /// So many bytes of payload were sent and received until now; answers `CountMoved`.
-    Moved { transfer: TransferIx, moved_bytes: u64 },
-    /// A message with its numbers; answers `Complete`.
-    Completed { transfer: TransferIx, message: ToMaster },
-    /// A worker that opens a transfer reads what is there already, so far.
-    Reading { transfer: TransferIx, read_bytes: u64 },
-    /// A worker answers.
-    Worker { transfer: TransferIx, answer: JobAnswer },
-    /// The rails have taken the files in, or cannot; answers `Join`.
-    Joined { transfer: TransferIx, result: Result<(), Error> },
-    /// Something happened to a flow or a piece.
-    Flow { transfer: TransferIx, event: SchedulerEvent },
-    /// A destination failed under the rails: nothing more can land.
-    Broken { transfer: TransferIx, error: Error },
-    /// A rail holds nothing of a transfer any more.
-    Drained { transfer: TransferIx, rail: usize },
-    /// A rail itself failed, and with it its flows for these transfers.
-    RailFailed { rail: usize, transfers: Vec<TransferIx>, error: Error },
-    /// Rails that no transfer needs are being ended.
-    RailsEnding,
-    /// They have ended.
-    RailsEnded,
-    /// Somebody asks the node to end.
-    Stop,
-    /// The moment of `poll_timeout` has come.
-    Tick,
-}
-
-/// Output of a [`NodeMachine`].
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) enum NodeAction {
-    /// A transfer begins over some of the node's rails: open what its rows name; answered by
-    /// `Opened`.
-    Begin { transfer: TransferIx, session: SessionIx, prepare: Box<Prepare>, rails: Vec<usize> },
-    /// Nobody waits any more for what the worker that opens a transfer reads.
-    Quit { transfer: TransferIx },
-    /// Hand the files of a transfer to its rails; answered by `Joined`.
-    Join { transfer: TransferIx },
-    /// A plan says whom a transfer may ask, and what is zeros.
-    Plan { transfer: TransferIx, start: Box<Start> },
-    /// Have a worker do something.
-    Work { transfer: TransferIx, job: NodeJob },
-    /// Open a flow to a sender; answered by `FlowUp` or `OpenFailed`.
-    OpenFlow { transfer: TransferIx, rail_pair: RailPair, weight: u64, pace_bytes_per_second: u64 },
-    /// Tell the rail of a flow.
-    Flow { transfer: TransferIx, command: FlowCommand },
-    /// Tell all rails of a transfer.
-    Rails { transfer: TransferIx, command: TransferCommand },
-    /// Say how many bytes have moved; answered by `Moved`.
-    CountMoved { transfer: TransferIx },
-    /// Fill in the numbers that rails and process have counted; answered by `Completed`.
-    Complete { transfer: TransferIx, message: ToMaster },
-    /// Send a message on a session.
-    Send { session: SessionIx, message: Vec<u8> },
-    /// Close a session.
-    CloseSession { session: SessionIx },
-    /// A transfer is over: forget all of it, but its files where those are remembered.
-    Forget { transfer: TransferIx, keeps_files: bool, failure: Option<Error> },
-    /// Close the remembered files of a transfer.
-    Release { transfer: TransferIx },
-    /// The node ends.
-    Exit,
-}
 
 /// A node, between its sockets and its workers.
 ///
@@ -179,21 +99,40 @@ impl NodeMachine {
             NodeEvent::Garbled { session, error } => self.garbled(now, session, error),
             NodeEvent::SessionBroken { session } => self.session_broken(now, session),
             NodeEvent::Closed { session, in_order } => self.closed(now, session, in_order),
-            NodeEvent::Moved { transfer, moved_bytes } => self.moved(now, transfer, moved_bytes),
-            NodeEvent::Completed { transfer, message } => self.completed(now, transfer, message),
-            NodeEvent::Reading { transfer, read_bytes } => self.reading(now, transfer, read_bytes),
-            NodeEvent::Worker { transfer, answer } => self.answered(now, transfer, answer),
-            NodeEvent::Joined { transfer, result } => self.joined(now, transfer, result),
-            NodeEvent::Flow { transfer, event } => self.flow(now, transfer, event),
-            NodeEvent::Broken { transfer, error } => {
-                self.participant(now, transfer, ParticipantEvent::Broken(error));
+            NodeEvent::Moved { transfer, moved_bytes } => {
+                self.attempt(now, transfer, |attempt| attempt.moved(now, moved_bytes));
             }
-            NodeEvent::Drained { transfer, rail } => self.drained(now, transfer, rail),
+            NodeEvent::Completed { transfer, message } => {
+                self.attempt(now, transfer, |attempt| attempt.completed(now, message));
+            }
+            NodeEvent::Reading { transfer, read_bytes } => {
+                self.attempt(now, transfer, |attempt| attempt.reading(now, read_bytes));
+            }
+            NodeEvent::Worker { transfer, answer } => {
+                let is_early = self.resting.is_some();
+                self.attempt(now, transfer, |attempt| attempt.answered(now, answer, is_early));
+            }
+            NodeEvent::Joined { transfer, result } => {
+                self.attempt(now, transfer, |attempt| attempt.joined(now, result));
+            }
+            NodeEvent::Flow { transfer, event } => {
+                self.attempt(now, transfer, |attempt| attempt.flow(now, event));
+            }
+            NodeEvent::Broken { transfer, error } => {
+                let event = ParticipantEvent::Broken(error);
+                self.attempt(now, transfer, |attempt| attempt.handle(now, event));
+            }
+            NodeEvent::Drained { transfer, rail } => {
+                self.attempt(now, transfer, |attempt| attempt.drained(now, rail));
+            }
             NodeEvent::RailFailed { rail, transfers, error } => {
-                self.rail_failed(now, rail, transfers, &error);
+                for transfer in transfers {
+                    let error = error.clone();
+                    self.attempt(now, transfer, |attempt| attempt.rail_failed(now, rail, error));
+                }
             }
             NodeEvent::RailsEnding => self.resting = Some(now + REST_WITHIN),
-            NodeEvent::RailsEnded => self.rested(),
+            NodeEvent::RailsEnded => self.rested(now),
             NodeEvent::Stop => self.stop(now),
             NodeEvent::Tick => self.tick(now),
         }
@@ -225,7 +164,7 @@ impl NodeMachine {
     /// Returns the number of counted messages to the master of a transfer; `None` if nothing of it
     /// is left.
     pub(crate) fn told_count(&self, transfer: TransferIx) -> Option<u32> {
-        self.attempts.get(&transfer).map(|attempt| attempt.replay.count())
+        self.attempts.get(&transfer).map(|attempt| attempt.channel.told_count())
     }
 
     /// Returns true if it has no session and no attempt, and no rails that end.
@@ -238,10 +177,10 @@ impl NodeMachine {
         let due = |attempt: &Attempt| attempt.poll_timeout().is_some_and(|due| due <= now);
         let due = self.attempts.iter().filter(|(_, attempt)| due(attempt));
         for transfer in due.map(|(&transfer, _)| transfer).collect::<Vec<_>>() {
-            self.tick_attempt(now, transfer);
+            self.attempt(now, transfer, |attempt| attempt.tick(now));
         }
         if self.resting.is_some_and(|until| now >= until) {
-            self.rested();
+            self.rested(now);
         }
         let is_over = |since: Moment| now >= since;
         if self.alone_since.is_some_and(|since| is_over(since + LEASE))
@@ -251,28 +190,40 @@ impl NodeMachine {
         }
     }
 
-    fn tick_attempt(&mut self, now: Moment, transfer: TransferIx) {
-        let Some(attempt) = self.attempts.get_mut(&transfer) else { return };
-        if let MasterLink::Lost(lease) = attempt.link
-            && now >= lease.due()
-        {
-            self.actions.push_back(NodeAction::CountMoved { transfer });
+    /// Has an attempt do something, and takes in what came of it. One that is over and that nobody
+    /// waits for is removed.
+    fn attempt<T>(
+        &mut self,
+        now: Moment,
+        transfer: TransferIx,
+        act: impl FnOnce(&mut Attempt) -> T,
+    ) -> Option<T> {
+        let attempt = self.attempts.get_mut(&transfer)?;
+        let result = act(attempt);
+        let (ended, is_settled) = (attempt.ended.take(), attempt.settle());
+        self.actions.append(&mut attempt.actions);
+        if is_settled {
+            self.attempts.remove(&transfer);
         }
-        while let Some((job, error)) =
-            self.attempts.get_mut(&transfer).and_then(|attempt| attempt.take_overdue(now))
-        {
-            self.overdue(now, transfer, job, error);
+        if is_settled || ended.is_some() {
+            self.remains.extend(ended);
+            self.begin_waiting(now);
+            self.end_without_masters(now);
         }
-        let wants_tick = |attempt: &Attempt| {
-            attempt
-                .participant
-                .as_ref()
-                .and_then(Participant::poll_timeout)
-                .is_some_and(|due| now >= due)
-        };
-        if self.attempts.get(&transfer).is_some_and(wants_tick) {
-            self.participant(now, transfer, ParticipantEvent::Tick);
+        Some(result)
+    }
+
+    /// Has every attempt do something.
+    fn each_attempt(&mut self, now: Moment, act: impl Fn(&mut Attempt)) {
+        for transfer in self.attempts.keys().copied().collect::<Vec<_>>() {
+            self.attempt(now, transfer, &act);
         }
+    }
+
+    /// Rails that no transfer needs have ended, or have had their time.
+    fn rested(&mut self, now: Moment) {
+        self.resting = None;
+        self.each_attempt(now, Attempt::rested);
     }
 
     /// A signal asks the node to end. Whoever launched it says good-bye first, and that may be on

@@ -1,54 +1,22 @@
 //! One attempt at a transfer, as its node keeps it: the participant, the way to its master, its
-//! files, and what it waits for.
+//! files, and what it waits for. A machine within the node's: its calls are events, and what it
+//! wants done is taken out after each of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::SessionIx;
-use super::jobs::{JobKind, OpenedFiles};
-use super::lease::MasterLease;
-use crate::core::error::Error;
-use crate::core::node::participant::{Participant, ParticipantConfig, ParticipantState};
-use crate::core::node::replay_buffer::ReplayBuffer;
+use super::channel::{MasterChannel, MasterLink};
+use super::events::{NodeAction, SessionIx};
+use super::jobs::{JobKind, NodeJob, OpenedFiles};
+use crate::core::error::{Code, Error};
+use crate::core::node::participant::{
+    Participant, ParticipantConfig, ParticipantEvent, ParticipantState,
+};
+use crate::core::piece::TransferIx;
+use crate::core::rail::TransferCommand;
 use crate::core::spec::RowRole;
 use crate::core::units::{Moment, NodeIx};
-use crate::core::wire::control::Prepare;
-
-/// The way to the master of an attempt.
-///
-/// ```text
-///          broken            resumed
-///    Up ──────────▶ Lost ──────────────▶ Up
-///    │ good-bye      │ lease over, or another attempt takes its place
-///    ▼               ▼
-/// Leaving           Gone
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum MasterLink {
-    /// Its session stands.
-    Up(SessionIx),
-    /// Its session broke. The attempt goes on as long as the lease lets it.
-    Lost(MasterLease),
-    /// It has said good-bye. The session is closed when nothing is left of the transfer.
-    Leaving(SessionIx),
-    /// Nobody is left who could be told.
-    Gone,
-}
-
-impl MasterLink {
-    /// The session on which messages are sent now.
-    pub(super) fn session(self) -> Option<SessionIx> {
-        match self {
-            MasterLink::Up(session) => Some(session),
-            MasterLink::Lost(_) | MasterLink::Leaving(_) | MasterLink::Gone => None,
-        }
-    }
-
-    /// Returns true if the master receives messages now, or may come back and receive them then.
-    pub(super) fn is_told(self) -> bool {
-        matches!(self, MasterLink::Up(_) | MasterLink::Lost(_))
-    }
-}
+use crate::core::wire::control::{Prepare, Start, ToNode};
 
 /// The files of an attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,11 +44,11 @@ pub(super) enum ActionPause {
 /// Invariant: there is a deadline whenever the participant or its files wait for a worker or for
 /// the rails.
 pub(super) struct Attempt {
-    pub(super) id: String,
+    pub(super) ix: TransferIx,
+    id: String,
     transfer: [u8; 16],
     attempt: [u8; 16],
-    pub(super) link: MasterLink,
-    pub(super) replay: ReplayBuffer,
+    pub(super) channel: MasterChannel,
     /// `None` when it has ended.
     pub(super) participant: Option<Participant>,
     pub(super) files: AttemptFiles,
@@ -100,23 +68,30 @@ pub(super) struct Attempt {
     /// Error that it fails with, for the log.
     pub(super) failure: Option<Error>,
     /// The names of the nodes that it may ask.
-    pub(super) names: BTreeMap<NodeIx, String>,
+    names: BTreeMap<NodeIx, String>,
     stall_timeout: Duration,
+    /// Its participant, once that has ended.
+    pub(super) ended: Option<Participant>,
+    pub(super) actions: VecDeque<NodeAction>,
 }
 
 impl Attempt {
-    /// An attempt whose files are being opened.
-    pub(super) fn new(session: SessionIx, prepare: &Prepare, rails: &[usize]) -> Attempt {
+    /// An attempt whose files are being opened, over some of the node's rails.
+    pub(super) fn new(
+        now: Moment,
+        ix: TransferIx,
+        session: SessionIx,
+        prepare: Prepare,
+        rails: Vec<usize>,
+    ) -> Attempt {
         let rail_count = u32::try_from(rails.len()).expect("rails are few");
-        let mut replay = ReplayBuffer::default();
-        replay.hear();
-        Attempt {
+        let mut attempt = Attempt {
+            ix,
             id: prepare.id.clone(),
             transfer: prepare.transfer,
             attempt: prepare.attempt,
-            link: MasterLink::Up(session),
-            replay,
-            participant: Some(Participant::new(ParticipantConfig::of(prepare, rail_count))),
+            channel: MasterChannel::new(session),
+            participant: Some(Participant::new(ParticipantConfig::of(&prepare, rail_count))),
             files: AttemptFiles::Closed,
             opened: None,
             pause: None,
@@ -129,17 +104,23 @@ impl Attempt {
             failure: None,
             names: BTreeMap::new(),
             stall_timeout: prepare.options.transfer.stall_timeout,
-        }
+            ended: None,
+            actions: VecDeque::new(),
+        };
+        attempt.wait_for(now, JobKind::Open);
+        let prepare = Box::new(prepare);
+        attempt.actions.push_back(NodeAction::Begin { transfer: ix, session, prepare, rails });
+        attempt
     }
 
     /// Returns true if a session that names these means this attempt, and can resume it.
     pub(super) fn is_resumed_by(&self, transfer: &[u8; 16], attempt: &[u8; 16]) -> bool {
-        self.link.is_told() && self.transfer == *transfer && self.attempt == *attempt
+        self.channel.is_told() && self.transfer == *transfer && self.attempt == *attempt
     }
 
     /// Returns true if another attempt at the same transfer has to wait for this one.
     pub(super) fn is_in_the_way(&self, id: &str) -> bool {
-        let is_led = self.link.session().is_some();
+        let is_led = self.channel.session().is_some();
         self.id == id && (self.files == AttemptFiles::Confirming || (!self.is_over() && !is_led))
     }
 
@@ -171,12 +152,105 @@ impl Attempt {
 
     /// Returns the moment of the earliest deadline.
     pub(super) fn poll_timeout(&self) -> Option<Moment> {
-        let lease = match &self.link {
-            MasterLink::Lost(lease) => Some(lease.due()),
-            MasterLink::Up(_) | MasterLink::Leaving(_) | MasterLink::Gone => None,
-        };
         let participant = self.participant.as_ref().and_then(Participant::poll_timeout);
-        self.deadlines.values().copied().chain(lease).chain(participant).min()
+        self.deadlines.values().copied().chain(self.channel.due()).chain(participant).min()
+    }
+
+    /// The master's plan.
+    pub(super) fn start(&mut self, now: Moment, start: Start) {
+        let names = start.peers.iter().map(|peer| (NodeIx(peer.index), peer.name.clone()));
+        self.names.extend(names);
+        if !self.is_over() {
+            let spans = start.relays.clone();
+            self.actions
+                .push_back(NodeAction::Plan { transfer: self.ix, start: Box::new(start.clone()) });
+            self.tell_rails(TransferCommand::Relay { spans });
+        }
+        self.handle(now, ParticipantEvent::Master(ToNode::Start(start)));
+    }
+
+    /// Another attempt begins, and may want the files that are remembered for a master that is
+    /// gone: they are open as long as they are.
+    pub(super) fn make_way(&mut self) {
+        if self.files == AttemptFiles::Remembered && self.channel.session().is_none() {
+            self.files = AttemptFiles::Closed;
+            self.actions.push_back(NodeAction::Release { transfer: self.ix });
+        }
+    }
+
+    /// Nobody is told any more how the attempt goes on; it ends, if it has not.
+    pub(super) fn give_up(&mut self, now: Moment, reason: &str) {
+        self.channel.give_up();
+        let cancel = ToNode::Cancel { reason: reason.into(), forgets: false };
+        self.handle(now, ParticipantEvent::Master(cancel));
+    }
+
+    /// The master comes back on a new session, and has `heard` so many messages. Returns the
+    /// session that is closed for it.
+    pub(super) fn resume(&mut self, session: SessionIx, heard: u32) -> Option<SessionIx> {
+        let (sent, replaced) = self.channel.resume(session, heard);
+        self.actions.extend(replaced.map(|session| NodeAction::CloseSession { session }));
+        self.actions.extend(sent);
+        replaced
+    }
+
+    /// The master has said good-bye: whoever was not told otherwise before may forget the transfer.
+    pub(super) fn master_done(&mut self, now: Moment, session: SessionIx) {
+        self.channel.link = MasterLink::Leaving(session);
+        if self.files == AttemptFiles::Remembered {
+            self.files = AttemptFiles::Confirming;
+            self.work(now, JobKind::Confirm, NodeJob::Confirm);
+        }
+        self.handle(now, ParticipantEvent::Master(ToNode::Finish));
+    }
+
+    /// So many bytes of the attempt have moved, which matters while it has no master.
+    pub(super) fn moved(&mut self, now: Moment, moved_bytes: u64) {
+        if self.channel.is_over(now, moved_bytes) {
+            self.give_up(now, "its master is gone");
+        }
+    }
+
+    /// The moment of `poll_timeout` has come.
+    pub(super) fn tick(&mut self, now: Moment) {
+        if self.channel.due().is_some_and(|due| now >= due) {
+            self.actions.push_back(NodeAction::CountMoved { transfer: self.ix });
+        }
+        while let Some((job, error)) = self.take_overdue(now) {
+            self.overdue(now, job, error);
+        }
+        let due = self.participant.as_ref().and_then(Participant::poll_timeout);
+        if due.is_some_and(|due| now >= due) {
+            self.handle(now, ParticipantEvent::Tick);
+        }
+    }
+
+    /// Hands an event to the participant, and takes in what it wants.
+    pub(super) fn handle(&mut self, now: Moment, event: ParticipantEvent) {
+        let Some(participant) = &mut self.participant else { return };
+        if let ParticipantEvent::Master(ToNode::Cancel { reason, forgets }) = &event {
+            self.failure.get_or_insert_with(|| Error::new(Code::Cancelled, reason));
+            self.forgets |= forgets;
+        }
+        let is_end =
+            matches!(event, ParticipantEvent::Master(ToNode::Cancel { .. } | ToNode::Finish));
+        if is_end && participant.state() == ParticipantState::Preparing {
+            self.actions.push_back(NodeAction::Quit { transfer: self.ix });
+        }
+        participant.handle(now, event);
+        self.follow(now);
+    }
+
+    /// Returns true if it is over and nobody waits for it. What is left of it is closed then.
+    pub(super) fn settle(&mut self) -> bool {
+        if !self.is_over() || self.files == AttemptFiles::Confirming || self.channel.is_told() {
+            return false;
+        }
+        self.actions.extend(self.channel.close());
+        if self.files == AttemptFiles::Remembered {
+            self.actions.push_back(NodeAction::Release { transfer: self.ix });
+        }
+        true
     }
 
     /// Puts a peer's name in front of what it did.

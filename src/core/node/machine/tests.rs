@@ -1,11 +1,14 @@
 //! Tables of what a node does about its masters, and of what it does not wait for any longer.
 
-use super::attempt::{AttemptFiles, MasterLink};
+use super::attempt::AttemptFiles;
+use super::channel::MasterLink;
 use super::*;
-use crate::core::error::Code;
+use crate::core::error::{Code, Error};
 use crate::core::node::machine::jobs::JobKind;
 use crate::core::options::{CheckKind, TransferOptions};
-use crate::core::wire::control::{self, FlowKey, Prepared, ResumeSession, RowState, WireOptions};
+use crate::core::wire::control::{
+    self, FlowKey, Prepared, ResumeSession, RowState, Start, ToMaster, ToNode, WireOptions,
+};
 
 const TRANSFER: TransferIx = TransferIx(0);
 const SECOND: u64 = 1_000_000_000;
@@ -105,7 +108,7 @@ impl Bench {
     }
 
     fn link(&self) -> Option<MasterLink> {
-        self.machine.attempts.get(&TRANSFER).map(|attempt| attempt.link)
+        self.machine.attempts.get(&TRANSFER).map(|attempt| attempt.channel.link)
     }
 
     fn is_link(&self, expected: &str) -> bool {

@@ -1,0 +1,90 @@
+//! Events and actions of a node's machine.
+
+use super::jobs::{JobAnswer, NodeJob};
+use crate::core::error::Error;
+use crate::core::piece::{FlowCommand, TransferIx};
+use crate::core::rail::TransferCommand;
+use crate::core::receiver::rail_pairs::RailPair;
+use crate::core::receiver::scheduler::SchedulerEvent;
+use crate::core::wire::control::{Prepare, Start, ToMaster, ToNode};
+
+/// A control session of this node. Never reused within a process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub(crate) struct SessionIx(pub(crate) u64);
+
+/// Input of a node's machine.
+#[derive(Clone, Debug)]
+pub(crate) enum NodeEvent {
+    /// A master's session stands.
+    SessionUp { session: SessionIx },
+    /// A master says something.
+    Message { session: SessionIx, message: ToNode },
+    /// A message came in that has no meaning.
+    Garbled { session: SessionIx, error: Error },
+    /// A session broke.
+    SessionBroken { session: SessionIx },
+    /// The master closed a session: with a good-bye, or without one.
+    Closed { session: SessionIx, in_order: bool },
+    /// So many bytes of payload were sent and received until now; answers `CountMoved`.
+    Moved { transfer: TransferIx, moved_bytes: u64 },
+    /// A message with its numbers; answers `Complete`.
+    Completed { transfer: TransferIx, message: ToMaster },
+    /// A worker that opens a transfer reads what is there already, so far.
+    Reading { transfer: TransferIx, read_bytes: u64 },
+    /// A worker answers.
+    Worker { transfer: TransferIx, answer: JobAnswer },
+    /// The rails have taken the files in, or cannot; answers `Join`.
+    Joined { transfer: TransferIx, result: Result<(), Error> },
+    /// Something happened to a flow or a piece.
+    Flow { transfer: TransferIx, event: SchedulerEvent },
+    /// A destination failed under the rails: nothing more can land.
+    Broken { transfer: TransferIx, error: Error },
+    /// A rail holds nothing of a transfer any more.
+    Drained { transfer: TransferIx, rail: usize },
+    /// A rail itself failed, and with it its flows for these transfers.
+    RailFailed { rail: usize, transfers: Vec<TransferIx>, error: Error },
+    /// Rails that no transfer needs are being ended.
+    RailsEnding,
+    /// They have ended.
+    RailsEnded,
+    /// Somebody asks the node to end.
+    Stop,
+    /// The moment of `poll_timeout` has come.
+    Tick,
+}
+
+/// Output of a node's machine.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum NodeAction {
+    /// A transfer begins over some of the node's rails: open what its rows name; answered by
+    /// `Opened`.
+    Begin { transfer: TransferIx, session: SessionIx, prepare: Box<Prepare>, rails: Vec<usize> },
+    /// Nobody waits any more for what the worker that opens a transfer reads.
+    Quit { transfer: TransferIx },
+    /// Hand the files of a transfer to its rails; answered by `Joined`.
+    Join { transfer: TransferIx },
+    /// A plan says whom a transfer may ask, and what is zeros.
+    Plan { transfer: TransferIx, start: Box<Start> },
+    /// Have a worker do something.
+    Work { transfer: TransferIx, job: NodeJob },
+    /// Open a flow to a sender; answered by `FlowUp` or `OpenFailed`.
+    OpenFlow { transfer: TransferIx, rail_pair: RailPair, weight: u64, pace_bytes_per_second: u64 },
+    /// Tell the rail of a flow.
+    Flow { transfer: TransferIx, command: FlowCommand },
+    /// Tell all rails of a transfer.
+    Rails { transfer: TransferIx, command: TransferCommand },
+    /// Say how many bytes have moved; answered by `Moved`.
+    CountMoved { transfer: TransferIx },
+    /// Fill in the numbers that rails and process have counted; answered by `Completed`.
+    Complete { transfer: TransferIx, message: ToMaster },
+    /// Send a message on a session.
+    Send { session: SessionIx, message: Vec<u8> },
+    /// Close a session.
+    CloseSession { session: SessionIx },
+    /// A transfer is over: forget all of it, but its files where those are remembered.
+    Forget { transfer: TransferIx, keeps_files: bool, failure: Option<Error> },
+    /// Close the remembered files of a transfer.
+    Release { transfer: TransferIx },
+    /// The node ends.
+    Exit,
+}

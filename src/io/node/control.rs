@@ -227,7 +227,7 @@ impl Node {
         // One that comes up beside another that was faster is not needed.
         let Some(opening) = flows.end_opening(rail_pair) else { return };
         self.intake.close_dialled(transfer, Some(rail_pair));
-        let socket = match self.intake.into_stream(connection) {
+        let socket = match self.intake.release_stream(connection) {
             Ok((socket, _)) => socket,
             Err(error) => return self.flow_failed(transfer, rail_pair, error),
         };
@@ -244,7 +244,7 @@ impl Node {
     /// A receiver's flow stands. One that is for another node, for an attempt that is over, or over
     /// a rail that the transfer does not use, is closed.
     pub(super) fn flow_arrived(&mut self, port: usize, connection: Connection) {
-        let Ok((socket, hello)) = self.intake.into_stream(connection) else { return };
+        let Ok((socket, hello)) = self.intake.release_stream(connection) else { return };
         let Ok(hello) = control::decode::<FlowHello>(&hello) else { return };
         let meant = self.transfers.iter_mut().find(|(_, it)| it.flows.is_meant(&hello, port));
         let Some((&transfer, node_transfer)) = meant else { return };

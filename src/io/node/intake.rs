@@ -383,7 +383,7 @@ impl ConnectionIntake {
     ///
     /// # Errors
     /// Those of the connection.
-    pub(super) fn into_stream(
+    pub(super) fn release_stream(
         &self,
         connection: Connection,
     ) -> Result<(std::net::TcpStream, Vec<u8>)> {

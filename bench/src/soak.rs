@@ -238,19 +238,20 @@ impl<'a> SoakDaemons<'a> {
     /// sample before, or a stable number.
     fn look(&self, transfers: u32) -> Result<SoakSample> {
         let deadline = Instant::now() + REST_WITHIN;
-        let mut daemons = Vec::new();
-        for daemon in &self.daemons {
-            let mut held = DaemonUsage::of(daemon.id())?;
-            let mut quiet = 0;
-            // After a master's good-bye, workers still close files, and idle rails are kept.
-            while quiet < QUIET && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(50));
-                let now = DaemonUsage::of(daemon.id())?;
-                let stays = (now.descriptors, now.threads) == (held.descriptors, held.threads);
-                quiet = if stays { quiet + 1 } else { 0 };
-                held = now;
-            }
-            daemons.push(held);
+        let usage = || -> Result<Vec<DaemonUsage>> {
+            self.daemons.iter().map(|daemon| DaemonUsage::of(daemon.id())).collect()
+        };
+        let counts = |held: &[DaemonUsage]| -> Vec<(usize, u64)> {
+            held.iter().map(|it| (it.descriptors, it.threads)).collect()
+        };
+        let mut daemons = usage()?;
+        let mut quiet = 0;
+        // After a master's good-bye, workers still close files, and idle rails are kept.
+        while quiet < QUIET && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+            let now = usage()?;
+            quiet = if counts(&now) == counts(&daemons) { quiet + 1 } else { 0 };
+            daemons = now;
         }
         Ok(SoakSample { transfers, daemons })
     }

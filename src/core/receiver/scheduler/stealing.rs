@@ -7,6 +7,13 @@ use crate::core::units::{Moment, NodeIx, Span};
 
 /// A flow is late if it needs this many times as long as the flow that would be asked instead.
 const LATE_FACTOR: f64 = 2.0;
+/// Blocks that may always be requested twice.
+const TWICE_BLOCKS: u64 = 2;
+/// One byte in so many may be requested twice: rates are guesses.
+const TWICE_PART: u64 = 100;
+/// One byte in so many may be where the late flow needs `TWICE_SECONDS` for its pieces.
+const TWICE_PART_LONG: u64 = 8;
+const TWICE_SECONDS: f64 = 0.25;
 
 impl PieceScheduler {
     /// Returns a piece for a flow whose own share is dry.
@@ -67,9 +74,9 @@ impl PieceScheduler {
         flows.filter_map(|flow| flow.meter.bytes_per_second(now)).sum::<f64>().max(1.0)
     }
 
-    /// Returns the flow whose leases will take longest, among those that hold a piece which `thief`
-    /// could deliver much sooner.
-    fn latest(&self, now: Moment, thief: FlowIx) -> Option<FlowIx> {
+    /// Returns the flow whose leases will take longest, and the seconds that they will, among those
+    /// that hold a piece which `thief` could deliver much sooner.
+    fn latest(&self, now: Moment, thief: FlowIx) -> Option<(FlowIx, f64)> {
         let mine = &self.flows[&thief];
         let rate = mine.meter.bytes_per_second(now)?;
         let mine_seconds = self.extents.grid().block_bytes() as f64 / rate;
@@ -85,15 +92,15 @@ impl PieceScheduler {
         seconds_left
             .filter(|&(seconds, _)| seconds > seconds_max)
             .max_by(|a, b| a.0.total_cmp(&b.0))
-            .map(|(_, flow)| flow)
+            .map(|(seconds, flow)| (flow, seconds))
     }
 
     /// Returns a piece that another flow is late with, to be requested a second time. The extent
-    /// map keeps the first copy that lands; the other one counts as wasted. A thief has nothing
-    /// else to bring, and brings more than the piece in the time that is saved (`LATE_FACTOR`); so
-    /// all that late flows hold may be requested twice, which is a credit for each of them.
+    /// map keeps the first copy that lands; the other one counts as wasted. A few blocks may always
+    /// be; more only where the wait is long, for then the thief brings more in the time that is
+    /// saved than is wasted.
     fn ask_twice(&mut self, now: Moment, thief: FlowIx) -> Option<Span> {
-        let late = self.latest(now, thief)?;
+        let (late, seconds) = self.latest(now, thief)?;
         let sender = self.flows[&thief].rail_pair.sender;
         let is_free = |piece: &&Piece| {
             let (segment, index) = self.extents.place(piece.span);
@@ -102,13 +109,19 @@ impl PieceScheduler {
                 && self.extents.offers(sender, segment)
         };
         let piece = self.flows[&late].leased.iter().rev().find(is_free)?.span;
+        let block_bytes = self.extents.grid().block_bytes();
+        let part = if seconds < TWICE_SECONDS { TWICE_PART } else { TWICE_PART_LONG };
+        let allowed = (TWICE_BLOCKS * block_bytes).max(self.extents.wanted_bytes() / part);
+        if (self.twice.len() as u64 + 1) * block_bytes > allowed {
+            return None;
+        }
         self.twice.insert(piece.start);
         Some(piece)
     }
 
     /// Asks the latest flow to return half of its unrequested leases.
     fn revoke(&mut self, now: Moment, thief: FlowIx) {
-        let Some(late) = self.latest(now, thief) else { return };
+        let Some((late, _)) = self.latest(now, thief) else { return };
         let state = self.flows.get_mut(&late).expect("latest() names a flow");
         if !state.revoking && now >= state.revoke_again {
             state.revoking = true;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 
-/// The shared file of a machine. Its content is nothing.
+/// The shared file of a machine. It stays empty.
 const SHARED_FILE: &str = "/dev/shm/cep-fast.cpus";
 /// Pinned threads of a CPU that are told apart.
 const THREADS_MAX: usize = 8;

@@ -33,9 +33,9 @@ pub struct Report {
     pub gbit_per_s: f64,
     /// Lower bound of any schedule, if a plan was made.
     pub bound_seconds: Option<f64>,
-    /// What sets the bound, as a phrase for people: `receiver c:1`, `receivers c:1, d:1 together`,
-    /// `the limit`, `nothing to move`. A phrase that ends with `(its speed is assumed)` rests on a
-    /// NIC whose speed neither its row nor its kernel gave.
+    /// The limit behind the bound, as a phrase for people: `receiver c:1`, `receivers c:1, d:1
+    /// together`, `the limit`, `nothing to move`. A phrase that ends with `(its speed is assumed)`
+    /// rests on a NIC whose speed neither its row nor its kernel gave.
     pub bottleneck: Option<String>,
     /// The scheduler that made the plan: `greedy`, `lp` or `uniform`. Of a transfer that failed
     /// before its plan, the one that was asked for, which may be `auto`.

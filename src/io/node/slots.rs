@@ -39,7 +39,8 @@ fn slots(asked: Option<u32>, allowed: Option<u32>, rails: usize, block_bytes: u6
             each.min(u32::try_from(SLOTS_BYTES / block_bytes).unwrap_or(SLOTS)).max(SLOTS_EACH_MIN)
         }
     };
-    // No transfer may hold the last slot of a rail. One in a few would be missed.
+    // A quarter of a rail's slots, one at least, is for the next transfer. One in a few would be
+    // missed.
     let spare = u32::from(each < SLOTS_FEW);
     (each + spare).min(slots_max(block_bytes))
 }

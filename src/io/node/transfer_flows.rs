@@ -25,7 +25,7 @@ pub(super) struct TransferFlows {
     key: Key,
     /// The ports that it uses, ascending.
     ports: Vec<usize>,
-    /// Whom the plan lets this node ask.
+    /// Peers that the plan lets this node request from.
     peers: BTreeMap<NodeIx, PeerNode>,
     /// The rail pair of each flow that this node opened, and the port that it goes over.
     flows: BTreeMap<FlowIx, (RailPair, usize)>,

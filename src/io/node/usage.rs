@@ -15,8 +15,7 @@ pub(crate) fn cpu() -> Duration {
 }
 
 /// The most memory that this program ever had resident, in bytes; 0 where the system does not say.
-/// What getrusage(2) calls the maximum is inherited: a node that was launched would have that of
-/// its launcher.
+/// `ru_maxrss` of getrusage(2) is inherited: a launched node would report that of its launcher.
 pub(crate) fn memory_bytes_max() -> u64 {
     std::fs::read_to_string("/proc/self/status").map_or(0, |status| peak_bytes(&status))
 }

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{RecvTimeoutError, Sender};
 use nix::sys::signal::{SigSet, Signal};
 use ring::Waker;
 
@@ -47,6 +47,9 @@ use crate::io::clock::Clock;
 use transfer_files::TransferFiles;
 
 pub(crate) use start::slots_max;
+
+/// Time in which a rail maps and registers its slots. The control thread waits for it.
+const STARTS_WITHIN: Duration = Duration::from_secs(20);
 
 /// Command of the control thread to a rail.
 #[derive(Debug)]
@@ -153,10 +156,19 @@ impl RailHandle {
             Error::new(Code::Internal, format!("no thread can be made for a rail: {error}"))
                 .remedy("raise the node's limit of threads: TasksMax= of a unit, ulimit -u")
         })?;
-        match started.recv() {
+        match started.recv_timeout(STARTS_WITHIN) {
             Ok(Ok(waker)) => Ok(RailHandle { commands, waker, thread: Some(thread) }),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(Error::new(Code::Internal, "the rail ended before it began")),
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(Error::new(Code::Internal, "the rail ended before it began"))
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                // It ends by itself, should it begin after all.
+                let _ = commands.send(RailCommand::Stop);
+                let what = format!("a rail of this node did not start within {STARTS_WITHIN:?}");
+                Err(Error::new(Code::Internal, what)
+                    .remedy("free memory on the node, or start it with fewer slots (--slots)"))
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! What the participant of an attempt wants done, and the answers of those who do it.
+//! Execution of a participant's actions, and the answers to them.
 
 use super::attempt::{ActionPause, Attempt, AttemptFiles};
 use super::events::NodeAction;

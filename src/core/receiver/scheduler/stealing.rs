@@ -13,6 +13,7 @@ const TWICE_BLOCKS: u64 = 2;
 const TWICE_PART: u64 = 100;
 /// One byte in so many may be where the late flow needs `TWICE_SECONDS` for its pieces.
 const TWICE_PART_LONG: u64 = 8;
+/// Time for which a late flow's pieces are worth waste: below it, rates are too rough to tell.
 const TWICE_SECONDS: f64 = 0.25;
 
 impl PieceScheduler {

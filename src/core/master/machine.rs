@@ -406,7 +406,7 @@ impl MasterMachine {
     /// that all is done.
     fn close(&mut self, now: Moment) {
         let mut awaited = BTreeSet::new();
-        for (node, link) in (0..).map(NodeIx).zip(&self.links) {
+        for (node, link) in (0..).map(NodeIx).zip(&mut self.links) {
             match link.stage {
                 LinkStage::Up => {
                     self.actions.push_back(MasterAction::Close { node });
@@ -415,10 +415,15 @@ impl MasterMachine {
                         awaited.insert(node);
                     }
                 }
-                LinkStage::Absent | LinkStage::Meeting | LinkStage::Broken(_) | LinkStage::Gone => {
+                // What answers now is told nothing any more.
+                LinkStage::Meeting | LinkStage::Broken(_) => {
+                    link.stage = LinkStage::Gone;
+                    self.actions.push_back(MasterAction::Drop { node });
                 }
+                LinkStage::Absent | LinkStage::Gone => {}
             }
         }
+        self.unsettled.clear();
         self.closing = Some((now + GOODBYE_WITHIN, awaited));
     }
 

@@ -187,6 +187,31 @@ fn a_changed_piece_is_asked_for_again_and_a_refused_one_is_not() {
     assert_eq!(scheduler.missing().expect("given up").missing, [Span::new(0, 10)]);
 }
 
+/// Where only relays are left and none of them has the pieces, each of them refuses each piece:
+/// under a low limit that took longer than a stall.
+#[test]
+fn pieces_that_are_refused_cost_a_limit_nothing() {
+    let mut scheduler = scheduler(&[source(0, 1000, &[(A, 1), (B, 1)])]);
+    scheduler.limit(at(1), 10);
+    scheduler.handle(at(1), SchedulerEvent::Room { flow: FLOW_A, pieces: 1 });
+    scheduler.handle(at(1), SchedulerEvent::Room { flow: FLOW_B, pieces: 1 });
+    let mut refused = 0;
+    loop {
+        let leases = leased(&mut scheduler);
+        if leases.is_empty() {
+            break;
+        }
+        for (flow, piece) in leases {
+            refused += 1;
+            scheduler
+                .handle(at(2), SchedulerEvent::Failed { flow, piece, error: error(Code::Data) });
+            scheduler.handle(at(2), SchedulerEvent::Room { flow, pieces: 1 });
+        }
+    }
+    assert_eq!(refused, 200, "each piece by each sender, within a millisecond");
+    assert_eq!(scheduler.missing().expect("given up").missing, [Span::new(0, 1000)]);
+}
+
 #[test]
 fn a_late_piece_is_asked_for_twice_and_the_loser_is_waste() {
     let mut scheduler = scheduler(&[source(0, 40, &[(A, 1), (B, 1)])]);

@@ -106,9 +106,9 @@ fn a_session_in_every_state_at_every_event() {
     ];
     let messages = [
         (message(ToMaster::Resumed { heard: 1 }), ["meeting", "up", "up", "gone"]),
-        // It had told nothing yet, so that nothing of it is lost.
-        (message(failed()), ["meeting", "up", "up", "gone"]),
-        (message(ToMaster::Report(NodeStats::default())), ["meeting", "up", "broken", "gone"]),
+        // It had told nothing yet, so that nothing of it is lost. Without it the transfer is over.
+        (message(failed()), ["gone", "up", "up", "gone"]),
+        (message(ToMaster::Report(NodeStats::default())), ["gone", "up", "gone", "gone"]),
     ];
     let events = table.map(|(event, expected)| (event(), expected)).into_iter().chain(messages);
     for (row, (event, expected)) in events.enumerate() {
@@ -118,6 +118,23 @@ fn a_session_in_every_state_at_every_event() {
             assert_eq!(stage(&master), after, "row {row}, {before}");
         }
     }
+}
+
+/// Its session was resumed a moment after the last good-byes were waited for, and stood until the
+/// process ended, told nothing.
+#[test]
+fn a_session_that_is_broken_at_the_end_is_dropped() {
+    let mut master = master_in("broken");
+    master.handle(Moment(2), MasterEvent::Cancel { reason: "enough".into() });
+    let mut now = Moment(2);
+    while !master.is_closing() {
+        now = master.poll_timeout().expect("good-byes have a deadline").max(now);
+        master.handle(now, MasterEvent::Tick);
+    }
+    let actions = actions(&mut master);
+    let dropped = |action: &MasterAction| matches!(action, MasterAction::Drop { node: NODE });
+    assert!(actions.iter().any(dropped), "{actions:?}");
+    assert_eq!(stage(&master), "gone");
 }
 
 /// Of two addresses of one NIC the first will do, and the NIC that the session went over is likely

@@ -16,7 +16,12 @@ impl PieceScheduler {
         self.counts.retries += 1;
         let faults = self.faults.entry(piece.span.start).or_default().entry(sender).or_insert(0);
         // Corrupted bytes may arrive intact the next time; a sender that refuses does so again.
-        *faults += if error.code == Code::Integrity { 1 } else { FAULTS_MAX };
+        if error.code == Code::Integrity {
+            *faults += 1;
+        } else {
+            *faults += FAULTS_MAX;
+            self.refund(piece.span);
+        }
         self.put_back(piece.span, error);
         self.feed_hungry(now);
     }
@@ -25,9 +30,17 @@ impl PieceScheduler {
         let Some(state) = self.flows.remove(&flow) else { return };
         self.rail_pair_broke(now, state.rail_pair, error);
         for piece in state.leased.iter().rev() {
+            self.refund(piece.span);
             self.counts.retries += u64::from(self.put_back(piece.span, error));
         }
         self.feed_hungry(now);
+    }
+
+    /// Gives the limit the bytes back of a piece that did not come.
+    fn refund(&mut self, piece: Span) {
+        if let Some((bucket, _)) = &mut self.limit {
+            bucket.give_back(piece.bytes());
+        }
     }
 
     /// Handles a broken rail pair. If it was the sender's last one, others take over the sender's

@@ -17,7 +17,6 @@ const TYPE_LINES_MAX: usize = 500;
 const LARGE_TYPES: &[(&str, &str)] = &[
     ("Coordinator", "its phases and its planning are one type"),
     ("Participant", "its states are one type"),
-    ("PieceScheduler", "leases, stealing and losses are one type"),
 ];
 
 /// Files whose types may have names that their crate has already, with the reason.

@@ -6,9 +6,13 @@
 //! what has landed.
 
 mod extent_map;
+mod flow_leases;
+mod lease_limit;
 mod plan_pacing;
 pub(crate) mod rail_pairs;
 pub(crate) mod rate_meter;
 pub(crate) mod scheduler;
+mod second_requests;
+mod sender_faults;
 mod sender_shares;
 mod token_bucket;

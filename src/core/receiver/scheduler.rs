@@ -7,16 +7,17 @@
 //! unrequested leases of other flows *revoked*, and at the very end requests a second time
 //! (*twice*) the pieces of a flow that is late.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::extent_map::{ExtentMap, PieceRun};
+use super::flow_leases::{FlowLeases, LOOK_AGAIN};
+use super::lease_limit::LeaseLimit;
 use super::plan_pacing;
 use super::plan_pacing::PlanPacing;
 use super::rail_pairs::{RailPair, RailPairs};
-use super::rate_meter::{RateMeter, ReceiverIntake};
+use super::second_requests::SecondRequests;
+use super::sender_faults::SenderFaults;
 use super::sender_shares::SenderShares;
-use super::token_bucket::TokenBucket;
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
 use crate::core::error::Error;
@@ -30,13 +31,6 @@ mod replan;
 mod stealing;
 
 pub(crate) use replan::segment_mismatch;
-
-/// Stolen pieces outstanding on one flow: one on the wire and one behind it.
-const STOLEN_MAX: usize = 2;
-/// Failures of one sender at one piece, after which it is not asked for the piece again.
-const FAULTS_MAX: u32 = 3;
-/// Interval at which flows without work look for a late flow.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Senders of one segment for this receiver, with their weights.
 #[derive(Clone, PartialEq, Debug)]
@@ -103,6 +97,19 @@ pub(crate) struct SchedulerCounts {
     pub(crate) resumed_bytes: u64,
 }
 
+impl SchedulerCounts {
+    /// Counts a piece that landed, for the first time or again.
+    fn landed(&mut self, piece: Piece, is_first: bool) {
+        let bytes = piece.span.bytes();
+        if !is_first {
+            self.wasted_bytes += bytes;
+            return;
+        }
+        self.kept_bytes += bytes;
+        self.stolen_bytes += if piece.stolen { bytes } else { 0 };
+    }
+}
+
 /// Ranges that need not be fetched.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct CompletedBefore<'a> {
@@ -119,18 +126,14 @@ pub(crate) struct CompletedBefore<'a> {
 pub(crate) struct PieceScheduler {
     extents: ExtentMap,
     shares: SenderShares,
-    flows: BTreeMap<FlowIx, ScheduledFlow>,
-    /// Rate of all flows together.
-    intake: ReceiverIntake,
+    flows: FlowLeases,
     rail_pairs: RailPairs,
-    /// Failures by the piece's position, then by sender.
-    faults: BTreeMap<u64, BTreeMap<NodeIx, u32>>,
-    /// Positions of the pieces that were requested from two flows.
-    twice: BTreeSet<u64>,
+    faults: SenderFaults,
+    twice: SecondRequests,
     actions: VecDeque<SchedulerAction>,
     look_again: Option<Moment>,
-    /// Limit on the lease rate, if requested, and the flow that received the last lease.
-    limit: Option<(TokenBucket, FlowIx)>,
+    /// Limit on the lease rate, if requested.
+    limit: Option<LeaseLimit>,
     /// Pacing by the plan, if requested.
     pace: Option<PlanPacing>,
     settled: bool,
@@ -138,20 +141,6 @@ pub(crate) struct PieceScheduler {
     /// Error of the last flow that broke, if nothing has landed since.
     trouble: Option<Error>,
     counts: SchedulerCounts,
-    /// Bytes that each sender has delivered, kept or not.
-    delivered: BTreeMap<NodeIx, u64>,
-}
-
-struct ScheduledFlow {
-    rail_pair: RailPair,
-    /// Leased and neither landed nor returned.
-    leased: Vec<Piece>,
-    /// Room in pieces that could not be filled yet.
-    room: u32,
-    meter: RateMeter,
-    up_at: Moment,
-    revoking: bool,
-    revoke_again: Moment,
 }
 
 impl PieceScheduler {
@@ -181,10 +170,9 @@ impl PieceScheduler {
             ),
             extents,
             shares,
-            flows: BTreeMap::new(),
-            intake: ReceiverIntake::default(),
-            faults: BTreeMap::new(),
-            twice: BTreeSet::new(),
+            flows: FlowLeases::default(),
+            faults: SenderFaults::default(),
+            twice: SecondRequests::default(),
             actions: VecDeque::new(),
             look_again: None,
             limit: None,
@@ -193,7 +181,6 @@ impl PieceScheduler {
             cause: None,
             trouble: None,
             counts: SchedulerCounts { resumed_bytes, ..SchedulerCounts::default() },
-            delivered: BTreeMap::new(),
         };
         scheduler.open_all();
         scheduler.settle();
@@ -202,10 +189,8 @@ impl PieceScheduler {
 
     /// Limits leases to `bytes_per_second` from now on.
     pub(crate) fn limit(&mut self, now: Moment, bytes_per_second: u64) {
-        self.limit = Some((
-            TokenBucket::new(now, bytes_per_second, self.extents.grid().block_bytes()),
-            FlowIx(0),
-        ));
+        let block_bytes = self.extents.grid().block_bytes();
+        self.limit = Some(LeaseLimit::new(now, bytes_per_second, block_bytes));
     }
 
     /// Paces flows by a plan that takes `seconds`: those that are ahead pause in favour of those
@@ -283,61 +268,33 @@ impl PieceScheduler {
 
     fn flow_up(&mut self, now: Moment, flow: FlowIx, rail_pair: RailPair) {
         self.rail_pairs.up(rail_pair, flow);
-        let meter = RateMeter::default();
-        self.flows.insert(
-            flow,
-            ScheduledFlow {
-                rail_pair,
-                leased: Vec::new(),
-                room: 0,
-                meter,
-                up_at: now,
-                revoking: false,
-                revoke_again: now,
-            },
-        );
+        self.flows.add(now, flow, rail_pair);
     }
 
     fn room(&mut self, now: Moment, flow: FlowIx, pieces: u32) {
-        if let Some(state) = self.flows.get_mut(&flow) {
-            state.room = pieces;
+        if self.flows.set_room(flow, pieces) {
             self.feed_in_turn(now, flow);
         }
     }
 
     fn landed(&mut self, now: Moment, flow: FlowIx, piece: Piece, check: Check) {
-        self.intake.add(now, piece.span.bytes());
         self.trouble = None;
-        if let Some(state) = self.flows.get_mut(&flow) {
-            state.leased.retain(|leased| leased.span != piece.span);
-            state.meter.add(now, piece.span.bytes());
-            if state.leased.is_empty() {
-                state.meter.pause(now);
-            }
-            self.rail_pairs.landed(state.rail_pair);
-            let sender = state.rail_pair.sender;
-            *self.delivered.entry(sender).or_insert(0) += piece.span.bytes();
+        if let Some(rail_pair) = self.flows.landed(now, flow, piece.span) {
+            self.rail_pairs.landed(rail_pair);
             if let Some(pace) = &mut self.pace {
-                pace.landed(sender, piece.span.bytes());
+                pace.landed(rail_pair.sender, piece.span.bytes());
             }
         }
-        if self.extents.land(piece.span, check) {
-            self.counts.kept_bytes += piece.span.bytes();
-            self.counts.stolen_bytes += if piece.stolen { piece.span.bytes() } else { 0 };
-        } else {
-            self.counts.wasted_bytes += piece.span.bytes();
-        }
+        let is_first = self.extents.land(piece.span, check);
+        self.counts.landed(piece, is_first);
         // A flow of stolen pieces has room again as soon as one of them has landed.
-        if self.flows.get(&flow).is_some_and(|state| state.room > 0) {
+        if self.flows.room(flow) > 0 {
             self.feed_in_turn(now, flow);
         }
     }
 
     fn returned(&mut self, now: Moment, flow: FlowIx, pieces: &[Piece]) {
-        let Some(state) = self.flows.get_mut(&flow) else { return };
-        state.revoking = false;
-        state.leased.retain(|leased| pieces.iter().all(|piece| piece.span != leased.span));
-        let sender = state.rail_pair.sender;
+        let Some(sender) = self.flows.returned(flow, pieces) else { return };
         for piece in pieces {
             let (segment, index) = self.extents.place(piece.span);
             // Prefer the flow it was revoked for; the old flow has room too and would just lease it
@@ -345,14 +302,9 @@ impl PieceScheduler {
             if !self.extents.is_settled_piece(segment, index)
                 && !self.lease_to_hungry(now, flow, piece.span, segment)
             {
-                self.shares.push_back(
-                    &self.extents,
-                    sender,
-                    PieceRun { segment, first: index, end: index + 1 },
-                );
-                if let Some((bucket, _)) = &mut self.limit {
-                    bucket.give_back(piece.span.bytes());
-                }
+                let run = PieceRun { segment, first: index, end: index + 1 };
+                self.shares.push_back(&self.extents, sender, run);
+                self.refund(piece.span);
             }
         }
         if !pieces.is_empty() {
@@ -363,24 +315,16 @@ impl PieceScheduler {
     /// Leases a piece that `from` gave back to another flow that has room and whose sender offers
     /// it. Returns false if there is none.
     fn lease_to_hungry(&mut self, now: Moment, from: FlowIx, span: Span, segment: u32) -> bool {
-        let is_free = |state: &ScheduledFlow| {
-            state.leased.iter().filter(|piece| piece.stolen).count() < STOLEN_MAX
-        };
-        let extents = &self.extents;
-        let hungry = self.flows.iter_mut().find(|(flow, state)| {
-            **flow != from
-                && state.room > 0
-                && is_free(state)
-                && extents.offers(state.rail_pair.sender, segment)
-        });
-        let Some((&flow, state)) = hungry else { return false };
-        let piece = Piece { span, stolen: true };
-        state.room = 0;
-        state.meter.start(now);
-        state.leased.push(piece);
-        self.actions
-            .push_back(SchedulerAction::Flow(FlowCommand::Lease { flow, pieces: vec![piece] }));
-        true
+        let hungry = self.flows.hungry_for(from, segment, &self.extents);
+        if let Some(flow) = hungry {
+            self.lease(now, flow, vec![Piece { span, stolen: true }]);
+        }
+        hungry.is_some()
+    }
+
+    fn lease(&mut self, now: Moment, flow: FlowIx, pieces: Vec<Piece>) {
+        let command = self.flows.lease(now, flow, pieces);
+        self.actions.push_back(SchedulerAction::Flow(command));
     }
 
     /// Opens flows to every sender that has a share, largest share first.
@@ -407,11 +351,9 @@ impl PieceScheduler {
     /// Looks for work for every flow that has unfilled room.
     fn feed_hungry(&mut self, now: Moment) {
         self.look_again = None;
-        let hungry = self.flows.iter().filter(|(_, flow)| flow.room > 0);
-        let mut hungry: Vec<FlowIx> = hungry.map(|(&flow, _)| flow).collect();
-        if let Some((_, last)) = self.limit {
-            let next = hungry.partition_point(|&flow| flow <= last);
-            hungry.rotate_left(next);
+        let mut hungry = self.flows.hungry();
+        if let Some(limit) = &self.limit {
+            limit.put_in_turn(&mut hungry);
         }
         for flow in hungry {
             self.feed(now, flow);
@@ -425,25 +367,13 @@ impl PieceScheduler {
 
     /// Leases pieces to a flow with room, as far as the limit allows.
     fn feed(&mut self, now: Moment, flow: FlowIx) {
-        let ScheduledFlow { rail_pair, room, .. } = self.flows[&flow];
-        if self.pace.as_ref().is_some_and(|pace| {
-            pace.is_ahead(now, rail_pair.sender, self.extents.grid().block_bytes())
-        }) {
-            return self.look_again_at(now + plan_pacing::PAUSE);
-        }
-        if self.would_be_last(now, flow) {
-            return self.look_again_at(now + LOOK_AGAIN);
-        }
-        let mut room = self.fair_part(rail_pair.sender).min(room as usize);
-        if let Some((bucket, last)) = &mut self.limit {
-            if !bucket.is_open(now) {
-                let next = bucket.next();
-                return self.look_again_at(next);
-            }
-            (room, *last) = (1, flow);
-        }
-        let mut pieces = Vec::with_capacity(room);
-        while pieces.len() < room
+        let Some(rail_pair) = self.flows.rail_pair(flow) else { return };
+        let count_max = match self.may_lease(now, flow, rail_pair.sender) {
+            Ok(count_max) => count_max,
+            Err(later) => return self.look_again_at(later),
+        };
+        let mut pieces = Vec::with_capacity(count_max);
+        while pieces.len() < count_max
             && let Some(span) = self.shares.take(&self.extents, rail_pair.sender)
         {
             pieces.push(Piece { span, stolen: false });
@@ -451,24 +381,38 @@ impl PieceScheduler {
         if pieces.is_empty() {
             pieces.extend(self.steal(now, flow).map(|span| Piece { span, stolen: true }));
         }
-        let bytes: u64 = pieces.iter().map(|piece| piece.span.bytes()).sum();
-        if let Some((bucket, _)) = &mut self.limit {
-            bucket.spend(bytes);
+        if let Some(limit) = &mut self.limit {
+            limit.spend(pieces.iter().map(|piece| piece.span.bytes()).sum());
         }
-        let state = self.flows.get_mut(&flow).expect("looked up above");
         if !pieces.is_empty() {
-            state.room = 0;
-            state.meter.start(now);
-            self.intake.start(now);
-            state.leased.extend_from_slice(&pieces);
-            self.actions.push_back(SchedulerAction::Flow(FlowCommand::Lease { flow, pieces }));
-        } else if state.leased.is_empty() && self.rail_pairs.are_waiting() {
-            self.flows.remove(&flow);
+            self.lease(now, flow, pieces);
+        } else if self.flows.is_idle(flow) && self.rail_pairs.are_waiting() {
+            self.flows.remove(flow);
             self.actions.push_back(SchedulerAction::Flow(FlowCommand::Close { flow }));
             self.rail_pairs.idle(rail_pair);
         } else {
             self.look_again_at(now + LOOK_AGAIN);
         }
+    }
+
+    /// Returns the number of pieces that a flow may have now.
+    ///
+    /// # Errors
+    /// The moment at which to look again, if it must wait for others.
+    fn may_lease(&mut self, now: Moment, flow: FlowIx, sender: NodeIx) -> Result<usize, Moment> {
+        let block_bytes = self.extents.grid().block_bytes();
+        if self.pace.as_ref().is_some_and(|pace| pace.is_ahead(now, sender, block_bytes)) {
+            return Err(now + plan_pacing::PAUSE);
+        }
+        let next = self.shares.next_segment(sender);
+        let is_last = |segment| self.flows.would_be_last(now, flow, segment, &self.extents);
+        if next.is_some_and(is_last) {
+            return Err(now + LOOK_AGAIN);
+        }
+        if let Some(limit) = &mut self.limit {
+            return limit.take_turn(now, flow).map(|()| 1);
+        }
+        Ok(self.fair_part(sender).min(self.flows.room(flow) as usize))
     }
 
     fn look_again_at(&mut self, moment: Moment) {
@@ -479,8 +423,7 @@ impl PieceScheduler {
     /// a share it falls, so that the flows end together (guided self-scheduling, Polychronopoulos
     /// and Kuck 1987).
     fn fair_part(&self, sender: NodeIx) -> usize {
-        let flows =
-            self.flows.values().filter(|flow| flow.rail_pair.sender == sender).count() as u64;
+        let flows = self.flows.count_to(sender) as u64;
         if flows <= 1 {
             return usize::MAX;
         }

@@ -2,6 +2,7 @@
 
 use crate::core::error::Code;
 use crate::core::receiver::scheduler::*;
+use crate::core::receiver::sender_faults::FAULTS_MAX;
 
 const A: NodeIx = NodeIx(0);
 const B: NodeIx = NodeIx(1);

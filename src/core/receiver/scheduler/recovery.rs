@@ -1,25 +1,20 @@
 //! Recovery of pieces whose sender failed: another sender brings them, or they are abandoned.
 
-use super::{FAULTS_MAX, PieceScheduler, SchedulerAction};
+use super::{PieceScheduler, SchedulerAction};
 use crate::core::error::{Code, Error};
-use crate::core::piece::FlowIx;
-use crate::core::piece::Piece;
+use crate::core::piece::{FlowIx, Piece};
 use crate::core::receiver::extent_map::PieceRun;
 use crate::core::receiver::rail_pairs::{RailPair, SenderVerdict};
 use crate::core::units::{Moment, NodeIx, Span};
 
 impl PieceScheduler {
     pub(super) fn failed(&mut self, now: Moment, flow: FlowIx, piece: Piece, error: &Error) {
-        let Some(state) = self.flows.get_mut(&flow) else { return };
-        state.leased.retain(|leased| leased.span != piece.span);
-        let sender = state.rail_pair.sender;
+        let Some(sender) = self.flows.failed(flow, piece.span) else { return };
         self.counts.retries += 1;
-        let faults = self.faults.entry(piece.span.start).or_default().entry(sender).or_insert(0);
-        // Corrupted bytes may arrive intact the next time; a sender that refuses does so again.
         if error.code == Code::Integrity {
-            *faults += 1;
+            self.faults.corrupted(piece.span, sender);
         } else {
-            *faults += FAULTS_MAX;
+            self.faults.refused(piece.span, sender);
             self.refund(piece.span);
         }
         self.put_back(piece.span, error);
@@ -27,9 +22,9 @@ impl PieceScheduler {
     }
 
     pub(super) fn flow_down(&mut self, now: Moment, flow: FlowIx, error: &Error) {
-        let Some(state) = self.flows.remove(&flow) else { return };
-        self.rail_pair_broke(now, state.rail_pair, error);
-        for piece in state.leased.iter().rev() {
+        let Some((rail_pair, leased)) = self.flows.remove(flow) else { return };
+        self.rail_pair_broke(now, rail_pair, error);
+        for piece in leased.iter().rev() {
             self.refund(piece.span);
             self.counts.retries += u64::from(self.put_back(piece.span, error));
         }
@@ -37,9 +32,9 @@ impl PieceScheduler {
     }
 
     /// Gives the limit the bytes back of a piece that did not come.
-    fn refund(&mut self, piece: Span) {
-        if let Some((bucket, _)) = &mut self.limit {
-            bucket.give_back(piece.bytes());
+    pub(super) fn refund(&mut self, piece: Span) {
+        if let Some(limit) = &mut self.limit {
+            limit.give_back(piece.bytes());
         }
     }
 
@@ -58,27 +53,19 @@ impl PieceScheduler {
     /// sender: it is leased elsewhere, landed, or abandoned.
     pub(super) fn put_back(&mut self, piece: Span, error: &Error) -> bool {
         let (segment, index) = self.extents.place(piece);
-        let held =
-            self.flows.values().any(|flow| flow.leased.iter().any(|leased| leased.span == piece));
-        if held || self.extents.is_settled_piece(segment, index) {
+        if self.flows.is_leased(piece) || self.extents.is_settled_piece(segment, index) {
             return false;
         }
-        let faults = self.faults.get(&piece.start);
-        let faults_of =
-            |sender: &NodeIx| faults.and_then(|faults| faults.get(sender)).copied().unwrap_or(0);
-        let usable =
-            |sender: &&NodeIx| !self.rail_pairs.is_lost(**sender) && faults_of(sender) < FAULTS_MAX;
-        let best = self.extents.senders(segment).iter().filter(usable);
-        let best = best
-            .min_by_key(|sender| (faults_of(sender), self.shares.bytes_of(**sender), **sender))
-            .copied();
+        let senders = self.extents.senders(segment).iter().copied();
+        let usable = senders.filter(|sender| !self.rail_pairs.is_lost(*sender)).filter_map(|it| {
+            let faults = self.faults.tolerable(piece, it)?;
+            Some((faults, self.shares.bytes_of(it), it))
+        });
+        let best = usable.min().map(|(_, _, sender)| sender);
         match best {
             Some(sender) => {
-                self.shares.push_front(
-                    &self.extents,
-                    sender,
-                    PieceRun { segment, first: index, end: index + 1 },
-                );
+                let run = PieceRun { segment, first: index, end: index + 1 };
+                self.shares.push_front(&self.extents, sender, run);
                 self.rail_pairs.want(sender);
             }
             None => {
@@ -113,11 +100,7 @@ impl PieceScheduler {
                 || extents.senders(segment).iter().all(|sender| self.rail_pairs.is_lost(*sender));
             !extents.offers(sender, segment) && all_lost()
         };
-        let leased = self
-            .flows
-            .values()
-            .flat_map(|flow| flow.leased.iter().map(|piece| (flow.rail_pair.sender, piece)));
-        let stuck = leased.filter(|(sender, piece)| is_stuck(*sender, piece));
+        let stuck = self.flows.leased().filter(|(sender, piece)| is_stuck(*sender, piece));
         self.actions.extend(stuck.map(|(_, piece)| SchedulerAction::Withhold { span: piece.span }));
     }
 }

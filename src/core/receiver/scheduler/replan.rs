@@ -57,7 +57,7 @@ impl PieceScheduler {
 
     /// Returns the sender of a flow.
     pub(crate) fn sender_of(&self, flow: FlowIx) -> Option<NodeIx> {
-        self.flows.get(&flow).map(|flow| flow.rail_pair.sender)
+        self.flows.rail_pair(flow).map(|rail_pair| rail_pair.sender)
     }
 
     /// Returns the parts of a range that an earlier attempt had landed. Call it before anything
@@ -89,13 +89,9 @@ impl PieceScheduler {
     /// Returns, for each sender, the bytes it has delivered and whether more will be requested of
     /// it.
     pub(crate) fn delivered(&self) -> impl Iterator<Item = (NodeIx, u64, bool)> {
-        let is_busy = |sender: NodeIx| {
-            let leased = self
-                .flows
-                .values()
-                .any(|flow| flow.rail_pair.sender == sender && !flow.leased.is_empty());
-            leased || self.shares.bytes_of(sender) > 0
-        };
-        self.delivered.iter().map(move |(&sender, &bytes)| (sender, bytes, is_busy(sender)))
+        let delivered = self.flows.delivered();
+        delivered.map(|(sender, bytes, has_leases)| {
+            (sender, bytes, has_leases || self.shares.bytes_of(sender) > 0)
+        })
     }
 }

@@ -327,7 +327,8 @@ impl Participant {
             None => self.sources = sources,
             Some(scheduler) => {
                 // Others may ask now for what was nobody's business when it landed.
-                let landed = self.relays.iter().flat_map(|span| scheduler.landed_within(*span));
+                let landed =
+                    self.relays.iter().flat_map(|span| scheduler.extents().landed_within(*span));
                 self.actions.extend(landed.map(|span| ParticipantAction::Offer { span }));
                 if self.state == ParticipantState::Moving {
                     let lane_count =
@@ -377,7 +378,8 @@ impl Participant {
             .as_mut()
             .filter(|_| self.bound_us > 0 && self.limit_bytes_per_second == 0)
         {
-            scheduler.keep_to_plan(now, self.bound_us as f64 * 1e-6 * scheduler.part_left());
+            scheduler
+                .keep_to_plan(now, self.bound_us as f64 * 1e-6 * scheduler.extents().part_left());
         }
     }
 
@@ -408,12 +410,12 @@ impl Participant {
     }
 
     fn tell_progress(&mut self) {
-        let received_bytes = self.scheduler.as_ref().map_or(0, PieceScheduler::landed_bytes);
+        let received_bytes = self.scheduler.as_ref().map_or(0, |it| it.extents().landed_bytes());
         let delivered = self.scheduler.iter().flat_map(PieceScheduler::delivered);
         let delivered = delivered
             .map(|(node, bytes, busy)| SenderDelivery { index: node.0, bytes, busy })
             .collect();
-        let left = self.scheduler.as_ref().map_or(Vec::new(), PieceScheduler::left);
+        let left = self.scheduler.as_ref().map_or(Vec::new(), |it| it.extents().left_of_segments());
         self.tell(ToMaster::Progress { received_bytes, sent_bytes: 0, delivered, left });
     }
 
@@ -465,7 +467,7 @@ impl Participant {
         let scheduler = self.scheduler.as_ref().filter(|_| verify);
         let checks = scheduler
             .iter()
-            .flat_map(|scheduler| scheduler.checks())
+            .flat_map(|scheduler| scheduler.extents().checks())
             .flat_map(|(_, checks)| checks)
             .collect();
         if !landed_everywhere && (self.terms.options.fsync || self.terms.options.verify) {
@@ -493,7 +495,7 @@ impl Participant {
         let value = |(span, check)| CheckValue { span, check };
         let listed =
             |(span, checks): (Span, Vec<_>)| (span, checks.into_iter().map(value).collect());
-        let segments = check::within_limits(scheduler.checks().map(listed).collect());
+        let segments = check::within_limits(scheduler.extents().checks().map(listed).collect());
         let message = ToMaster::Landed { segments, stats: self.stats() };
         self.tell(message);
     }

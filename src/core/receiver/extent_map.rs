@@ -6,6 +6,7 @@ use crate::core::block_grid::BlockGrid;
 use crate::core::check::{CheckComposer, CheckMethod};
 use crate::core::units::{NodeIx, Span, union};
 use crate::core::wire::Check;
+use crate::core::wire::limits::LEFT_MAX;
 
 /// A run of neighbouring pieces of one segment.
 ///
@@ -18,7 +19,7 @@ pub(super) struct PieceRun {
 }
 
 /// Wanted ranges and the pieces of them that have landed.
-pub(super) struct ExtentMap {
+pub(crate) struct ExtentMap {
     grid: BlockGrid,
     method: CheckMethod,
     /// Invariant: ascending and disjoint.
@@ -72,7 +73,7 @@ impl ExtentMap {
         self.wanted_bytes
     }
 
-    pub(super) fn landed_bytes(&self) -> u64 {
+    pub(crate) fn landed_bytes(&self) -> u64 {
         self.landed_bytes
     }
 
@@ -81,9 +82,16 @@ impl ExtentMap {
         self.wanted_bytes - self.landed_bytes - self.missing_bytes
     }
 
-    /// Returns, for each segment, the bytes that have neither landed nor been abandoned.
-    pub(super) fn left_of_segments(&self) -> impl Iterator<Item = u64> {
-        self.segments.iter().map(|segment| segment.left_bytes)
+    /// Returns, for each segment, the bytes that have neither landed nor been abandoned. Empty if
+    /// there are more segments than may be reported.
+    pub(crate) fn left_of_segments(&self) -> Vec<u64> {
+        let segments = if self.segments.len() > LEFT_MAX { &[] } else { self.segments.as_slice() };
+        segments.iter().map(|segment| segment.left_bytes).collect()
+    }
+
+    /// Returns the fraction of all wanted bytes that has not landed.
+    pub(crate) fn part_left(&self) -> f64 {
+        1.0 - self.landed_bytes as f64 / self.wanted_bytes.max(1) as f64
     }
 
     /// Returns true if every piece has landed or was abandoned.
@@ -207,7 +215,7 @@ impl ExtentMap {
     }
 
     /// Returns the landed parts of the segments within `span`, cut where segments are cut.
-    pub(super) fn landed_within(&self, span: Span) -> Vec<Span> {
+    pub(crate) fn landed_within(&self, span: Span) -> Vec<Span> {
         let first = self.segments.partition_point(|segment| segment.span.end <= span.start);
         let mut landed = Vec::new();
         for segment in
@@ -264,8 +272,9 @@ impl ExtentMap {
         union(pieces.collect())
     }
 
-    /// Returns the ranges that have not landed, abandoned or not, ascending and joined.
-    pub(super) fn lacking(&self) -> Vec<Span> {
+    /// Returns the ranges that have not landed, abandoned or not, ascending and joined: those that
+    /// would be missing if the transfer ended now.
+    pub(crate) fn lacking(&self) -> Vec<Span> {
         let open = (0..self.segment_count()).flat_map(|segment| self.open_runs(segment));
         let open = open.map(|run| {
             Span::new(
@@ -277,7 +286,7 @@ impl ExtentMap {
     }
 
     /// Returns the composed check values, segment by segment.
-    pub(super) fn checks(&self) -> impl Iterator<Item = (Span, Vec<(Span, Check)>)> {
+    pub(crate) fn checks(&self) -> impl Iterator<Item = (Span, Vec<(Span, Check)>)> {
         self.segments.iter().map(|segment| (segment.span, segment.checks.checks().collect()))
     }
 }
@@ -333,7 +342,7 @@ mod tests {
         assert!(map.land(piece, Check::None));
         assert!(!map.land(piece, Check::None));
         assert_eq!(map.landed_bytes(), 10);
-        assert_eq!(map.left_of_segments().collect::<Vec<_>>(), [10, 10]);
+        assert_eq!(map.left_of_segments(), [10, 10]);
         assert!(map.is_settled_piece(0, 1) && !map.is_settled_piece(0, 0));
     }
 

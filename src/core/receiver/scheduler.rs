@@ -122,7 +122,7 @@ pub(crate) struct CompletedBefore<'a> {
 /// Scheduler of the pieces of one receiver in one transfer.
 ///
 /// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions:
-/// `landed_bytes`, `missing`, `checks`, `counts`.
+/// `extents`, `missing`, `trouble`, `counts`, `delivered`.
 pub(crate) struct PieceScheduler {
     extents: ExtentMap,
     shares: SenderShares,
@@ -235,8 +235,9 @@ impl PieceScheduler {
         due.filter(|_| !self.settled)
     }
 
-    pub(crate) fn landed_bytes(&self) -> u64 {
-        self.extents.landed_bytes()
+    /// Returns what is wanted, and what of it has landed.
+    pub(crate) fn extents(&self) -> &ExtentMap {
+        &self.extents
     }
 
     /// Returns the abandoned ranges with the error of the first, if any.
@@ -247,19 +248,9 @@ impl PieceScheduler {
             .then(|| cause.expect("an abandoned piece has a cause").missing(missing))
     }
 
-    /// Returns the ranges that would be missing if the transfer ended now, ascending and joined.
-    pub(crate) fn lacking(&self) -> Vec<Span> {
-        self.extents.lacking()
-    }
-
     /// Returns the error of the flow that broke last, if nothing has landed since.
     pub(crate) fn trouble(&self) -> Option<&Error> {
         self.trouble.as_ref()
-    }
-
-    /// Returns the composed check values, segment by segment.
-    pub(crate) fn checks(&self) -> impl Iterator<Item = (Span, Vec<(Span, Check)>)> {
-        self.extents.checks()
     }
 
     pub(crate) fn counts(&self) -> SchedulerCounts {

@@ -83,7 +83,7 @@ fn shares_follow_weights_and_everything_lands_once() {
         scheduler.handle(at(2), SchedulerEvent::Room { flow, pieces: 1 });
         flows.extend(leased(&mut scheduler));
     }
-    assert_eq!((landed, scheduler.landed_bytes()), (100, 100));
+    assert_eq!((landed, scheduler.extents().landed_bytes()), (100, 100));
     assert_eq!(scheduler.counts().wasted_bytes, 0);
 }
 
@@ -229,7 +229,7 @@ fn a_late_piece_is_asked_for_twice_and_the_loser_is_waste() {
     assert_eq!(scheduler.counts().wasted_bytes, 0);
     land(&mut scheduler, at(104), FLOW_A, Piece { stolen: false, ..twice[0].1 });
     assert_eq!(scheduler.counts().wasted_bytes, 10);
-    assert_eq!(scheduler.landed_bytes(), 30);
+    assert_eq!(scheduler.extents().landed_bytes(), 30);
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn holes_land_without_being_asked_for() {
         CompletedBefore { holes: &holes, kept: &[] },
         |_| 1,
     );
-    assert_eq!(scheduler.landed_bytes(), 80);
+    assert_eq!(scheduler.extents().landed_bytes(), 80);
     let mut all = PieceScheduler::new(
         BlockGrid::new(0, 10),
         CheckMethod::Crc64,

@@ -21,7 +21,7 @@ impl Participant {
     /// Ranges that would be missing if it ended now.
     fn lacking(&self) -> Vec<Span> {
         let planned = || union(self.sources.iter().map(|source| source.span).collect());
-        self.scheduler.as_ref().map_or_else(planned, PieceScheduler::lacking)
+        self.scheduler.as_ref().map_or_else(planned, |scheduler| scheduler.extents().lacking())
     }
 
     /// The rails cannot take the files in, or a destination failed under them.

@@ -7,7 +7,6 @@ use crate::core::error::{Code, Error};
 use crate::core::piece::FlowIx;
 use crate::core::receiver::sender_shares::SenderShares;
 use crate::core::units::{Moment, NodeIx, Span};
-use crate::core::wire::limits::LEFT_MAX;
 
 /// Error for a newer plan of other segments: the wanted ranges are fixed for an attempt.
 pub(crate) fn segment_mismatch() -> Error {
@@ -63,27 +62,7 @@ impl PieceScheduler {
     /// Returns the parts of a range that an earlier attempt had landed. Call it before anything
     /// lands in this one.
     pub(crate) fn kept_within(&self, span: Span) -> Vec<Span> {
-        if self.counts.resumed_bytes > 0 { self.landed_within(span) } else { Vec::new() }
-    }
-
-    /// Returns the parts of a range that have landed.
-    pub(crate) fn landed_within(&self, span: Span) -> Vec<Span> {
-        self.extents.landed_within(span)
-    }
-
-    /// Returns the fraction of all wanted bytes that has not landed.
-    pub(crate) fn part_left(&self) -> f64 {
-        1.0 - self.extents.landed_bytes() as f64 / self.extents.wanted_bytes().max(1) as f64
-    }
-
-    /// Returns the remaining bytes of each segment, or nothing if there are more than `LEFT_MAX`
-    /// segments.
-    pub(crate) fn left(&self) -> Vec<u64> {
-        if self.extents.segment_count() as usize > LEFT_MAX {
-            Vec::new()
-        } else {
-            self.extents.left_of_segments().collect()
-        }
+        if self.counts.resumed_bytes > 0 { self.extents.landed_within(span) } else { Vec::new() }
     }
 
     /// Returns, for each sender, the bytes it has delivered and whether more will be requested of

@@ -177,7 +177,6 @@ const LINES_MAX: usize = 500;
 
 /// Larger files, with the reason.
 const LARGE_FILES: &[(&str, &str)] = &[
-    ("src/core/node/participant.rs", "its states are one type"),
     ("src/core/rail/sending_rail.rs", "the states of one answer are read together"),
     ("src/core/store/destination.rs", "one table of transitions"),
     ("src/testing/fuzzing/receiver.rs", "one world around one machine"),

@@ -14,10 +14,7 @@ const FUNCTION_LINES_MAX: usize = 64;
 const TYPE_LINES_MAX: usize = 500;
 
 /// Larger types, with the reason.
-const LARGE_TYPES: &[(&str, &str)] = &[
-    ("Coordinator", "its phases and its planning are one type"),
-    ("Participant", "its states are one type"),
-];
+const LARGE_TYPES: &[(&str, &str)] = &[("Coordinator", "its phases and its planning are one type")];
 
 /// Files whose types may have names that their crate has already, with the reason.
 const NAMES_AGAIN: &[(&str, &str)] =

@@ -12,7 +12,7 @@
 //! has landed is kept for another attempt where that is possible, and else the destination
 //! discarded. Nodes that only send stay `Ready` until `Finish`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::core::check;
@@ -20,8 +20,8 @@ use crate::core::error::Error;
 use crate::core::piece::{FlowCommand, FlowIx, LandedPiece};
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::receiver::scheduler;
-use crate::core::receiver::scheduler::{CompletedBefore, PieceScheduler, SegmentSenders};
-use crate::core::units::{Moment, NodeIx, Span, covers, union};
+use crate::core::receiver::scheduler::{CompletedBefore, PieceScheduler};
+use crate::core::units::{Moment, NodeIx, Span};
 use crate::core::wire::Check;
 use crate::core::wire::control::{
     CheckValue, NodeStats, Prepared, SenderDelivery, Start, ToMaster, ToNode,
@@ -29,14 +29,14 @@ use crate::core::wire::control::{
 
 mod config;
 mod ending;
+mod followed_plan;
 mod journal_queue;
 mod keeping;
-mod pacing;
 
 pub(crate) use config::ParticipantConfig;
 
+use followed_plan::FollowedPlan;
 use journal_queue::JournalQueue;
-use pacing::{pace, planned_bytes, rail_pairs, weight};
 
 /// Interval at which a receiver tells the master how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -131,21 +131,8 @@ pub(crate) struct Participant {
     terms: ParticipantConfig,
     state: ParticipantState,
     scheduler: Option<PieceScheduler>,
-    /// Bytes that the plan wants from each sender, by sender: the weight of the flow to it.
-    weights: Vec<(NodeIx, u64)>,
-    /// Number of rail pairs to each sender.
-    rail_pairs: BTreeMap<NodeIx, u32>,
-    holes: Vec<Span>,
-    /// Ranges that an earlier attempt has left and that are still good.
-    kept: Vec<Span>,
+    plan: FollowedPlan,
     journal_queue: Option<JournalQueue>,
-    sources: Vec<SegmentSenders>,
-    limit_bytes_per_second: u64,
-    bound_us: u64,
-    /// The version of the plan that it follows.
-    epoch: u32,
-    /// Ranges that other receivers request from this node, by this plan or an older one: ascending.
-    relays: Vec<Span>,
     /// The reason why this participant ends without having landed everything.
     error: Option<Error>,
     /// The master asked for the end, so that nothing needs to be told.
@@ -162,16 +149,8 @@ impl Participant {
             terms,
             state: ParticipantState::Preparing,
             scheduler: None,
-            weights: Vec::new(),
-            rail_pairs: BTreeMap::new(),
-            holes: Vec::new(),
-            kept: Vec::new(),
+            plan: FollowedPlan::default(),
             journal_queue: None,
-            sources: Vec::new(),
-            limit_bytes_per_second: 0,
-            bound_us: 0,
-            epoch: 0,
-            relays: Vec::new(),
             error: None,
             dismissed: false,
             landed_everywhere: false,
@@ -236,7 +215,9 @@ impl Participant {
             // Nobody has a plan for a node that is not prepared.
             (ToNode::Start(_), State::Preparing) => {}
             (ToNode::Start(start), State::Ready) => self.start(start),
-            (ToNode::Start(start), _) if start.epoch > self.epoch => self.start_again(now, start),
+            (ToNode::Start(start), _) if start.epoch > self.plan.epoch() => {
+                self.start_again(now, start);
+            }
             (ToNode::Commit, State::Landed) => self.commit(true),
             // Repeated, or for another attempt.
             (
@@ -280,67 +261,42 @@ impl Participant {
             return self.abort(error);
         }
         self.state = ParticipantState::Starting;
-        self.epoch = start.epoch;
-        self.sources = start.segments.into_iter().map(SegmentSenders::from).collect();
-        self.holes = start.holes;
-        self.kept = start.kept;
-        self.journal_queue.iter_mut().for_each(|journal_queue| journal_queue.learn(&start.origins));
-        (self.limit_bytes_per_second, self.bound_us) =
-            (start.limit_bytes_per_second, start.bound_us);
-        self.relays = start.relays;
-        self.rail_pairs = start
-            .peers
-            .iter()
-            .map(|peer| (NodeIx(peer.index), rail_pairs(self.terms.rails, peer)))
-            .collect();
-        self.weights = planned_bytes(&self.sources);
-        let wanted = union(self.sources.iter().map(|source| source.span).collect());
-        let (holes, kept) = (self.holes.clone(), self.kept.clone());
+        self.learn_origins(&start);
+        let forgets = start.forgets;
+        self.plan = FollowedPlan::new(self.terms.rails, start);
         self.actions.push_back(ParticipantAction::Preallocate {
-            wanted,
-            holes,
-            kept,
-            forgets: start.forgets,
+            wanted: self.plan.wanted(),
+            holes: self.plan.holes().to_vec(),
+            kept: self.plan.kept().to_vec(),
+            forgets,
         });
+    }
+
+    fn learn_origins(&mut self, start: &Start) {
+        self.journal_queue.iter_mut().for_each(|journal_queue| journal_queue.learn(&start.origins));
     }
 
     /// A newer plan: other shares of the same segments, and others to pass on to.
     fn start_again(&mut self, now: Moment, start: Start) {
-        self.epoch = start.epoch;
-        self.bound_us = start.bound_us;
-        self.journal_queue.iter_mut().for_each(|journal_queue| journal_queue.learn(&start.origins));
-        for peer in &start.peers {
-            self.rail_pairs
-                .entry(NodeIx(peer.index))
-                .or_insert_with(|| rail_pairs(self.terms.rails, peer));
-        }
-        let sources: Vec<SegmentSenders> =
-            start.segments.into_iter().map(SegmentSenders::from).collect();
-        self.weights = planned_bytes(&sources);
-        // A receiver that has asked for something by an older plan waits for it.
-        self.relays = union(self.relays.iter().copied().chain(start.relays).collect());
-        match &mut self.scheduler {
-            // Room was asked for by the first plan.
-            None if !same_spans(&sources, &self.sources) => {
-                self.abort(scheduler::segment_mismatch());
+        self.learn_origins(&start);
+        let sources = self.plan.renew(self.terms.rails, start);
+        let Some(scheduler) = &mut self.scheduler else {
+            if let Err(error) = self.plan.replace_sources(sources) {
+                self.abort(error);
             }
-            None => self.sources = sources,
-            Some(scheduler) => {
-                // Others may ask now for what was nobody's business when it landed.
-                let landed =
-                    self.relays.iter().flat_map(|span| scheduler.extents().landed_within(*span));
-                self.actions.extend(landed.map(|span| ParticipantAction::Offer { span }));
-                if self.state == ParticipantState::Moving {
-                    let lane_count =
-                        |sender: NodeIx| self.rail_pairs.get(&sender).copied().unwrap_or(1);
-                    match scheduler.reassign(now, &sources, lane_count) {
-                        Ok(()) => {
-                            self.keep_to_plan(now);
-                            self.follow_owner();
-                        }
-                        Err(error) => self.abort(error),
-                    }
+            return;
+        };
+        // Others may ask now for what was nobody's business when it landed.
+        let relays = self.plan.relays().iter();
+        let landed = relays.flat_map(|span| scheduler.extents().landed_within(*span));
+        self.actions.extend(landed.map(|span| ParticipantAction::Offer { span }));
+        if self.state == ParticipantState::Moving {
+            match scheduler.reassign(now, &sources, |sender| self.plan.pair_count(sender)) {
+                Ok(()) => {
+                    self.keep_to_plan(now);
+                    self.follow_owner();
                 }
+                Err(error) => self.abort(error),
             }
         }
     }
@@ -351,41 +307,33 @@ impl Participant {
         }
         self.state = ParticipantState::Moving;
         self.progress_due = now + PROGRESS_EVERY;
-        let sources = std::mem::take(&mut self.sources);
-        let lane_count = |sender: NodeIx| self.rail_pairs.get(&sender).copied().unwrap_or(1);
-        let found = self
-            .journal_queue
-            .as_mut()
-            .map_or(Vec::new(), |journal_queue| journal_queue.take_found(&self.kept));
-        let there = CompletedBefore { holes: &self.holes, kept: &found };
+        let sources = self.plan.take_sources();
+        let pair_count = |sender: NodeIx| self.plan.pair_count(sender);
+        let journal_queue = self.journal_queue.as_mut();
+        let found = journal_queue.map_or(Vec::new(), |queue| queue.take_found(self.plan.kept()));
+        let there = CompletedBefore { holes: self.plan.holes(), kept: &found };
         let mut scheduler =
-            PieceScheduler::new(self.terms.grid, self.terms.method, &sources, there, lane_count);
-        if self.limit_bytes_per_second > 0 {
-            scheduler.limit(now, self.limit_bytes_per_second);
+            PieceScheduler::new(self.terms.grid, self.terms.method, &sources, there, pair_count);
+        if let Some(bytes_per_second) = self.plan.limit_bytes_per_second() {
+            scheduler.limit(now, bytes_per_second);
         }
-        let landed = self.relays.iter().flat_map(|span| scheduler.kept_within(*span));
+        let landed = self.plan.relays().iter().flat_map(|span| scheduler.kept_within(*span));
         self.actions.extend(landed.map(|span| ParticipantAction::Offer { span }));
         self.scheduler = Some(scheduler);
         self.keep_to_plan(now);
         self.follow_owner();
     }
 
-    /// Has the scheduler keep to what is left of the plan's time. Under a limit the plan takes
-    /// longer than its bound, and nobody's link is full.
+    /// Has the scheduler keep to the part of the plan's duration that is left.
     fn keep_to_plan(&mut self, now: Moment) {
-        if let Some(scheduler) = self
-            .scheduler
-            .as_mut()
-            .filter(|_| self.bound_us > 0 && self.limit_bytes_per_second == 0)
-        {
-            scheduler
-                .keep_to_plan(now, self.bound_us as f64 * 1e-6 * scheduler.extents().part_left());
+        if let (Some(scheduler), Some(seconds)) = (&mut self.scheduler, self.plan.seconds()) {
+            scheduler.keep_to_plan(now, seconds * scheduler.extents().part_left());
         }
     }
 
     fn scheduler_event(&mut self, now: Moment, event: scheduler::SchedulerEvent) {
         if let scheduler::SchedulerEvent::Landed { piece, .. } = event
-            && covers(&self.relays, piece.span)
+            && self.plan.is_relayed(piece.span)
         {
             self.actions.push_back(ParticipantAction::Offer { span: piece.span });
         }
@@ -424,18 +372,14 @@ impl Participant {
         {
             let action = match action {
                 scheduler::SchedulerAction::Open { rail_pair } => {
-                    let (planned, sender) = (&self.weights, rail_pair.sender);
-                    let (bound_us, limit) = (self.bound_us, self.limit_bytes_per_second);
-                    let is_paced = !self.relays.is_empty();
-                    let pace_bytes_per_second =
-                        if is_paced { pace(planned, sender, bound_us, limit) } else { 0 };
-                    let weight = weight(planned, sender);
+                    let weight = self.plan.weight(rail_pair.sender);
+                    let pace_bytes_per_second = self.plan.pace_bytes_per_second(rail_pair.sender);
                     ParticipantAction::Open { rail_pair, weight, pace_bytes_per_second }
                 }
                 scheduler::SchedulerAction::Flow(command) => ParticipantAction::Flow(command),
                 scheduler::SchedulerAction::GiveUp { span }
                 | scheduler::SchedulerAction::Withhold { span }
-                    if covers(&self.relays, span) =>
+                    if self.plan.is_relayed(span) =>
                 {
                     ParticipantAction::Withdraw { span }
                 }
@@ -516,10 +460,6 @@ impl Participant {
     fn tell(&mut self, message: ToMaster) {
         self.actions.push_back(ParticipantAction::Tell(message));
     }
-}
-
-fn same_spans(one: &[SegmentSenders], other: &[SegmentSenders]) -> bool {
-    one.iter().map(|source| source.span).eq(other.iter().map(|source| source.span))
 }
 
 #[cfg(test)]

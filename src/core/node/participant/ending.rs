@@ -3,7 +3,7 @@
 use super::{Participant, ParticipantAction, ParticipantState};
 use crate::core::error::{Code, Error};
 use crate::core::receiver::scheduler::PieceScheduler;
-use crate::core::units::{Span, union};
+use crate::core::units::Span;
 use crate::core::wire::control::ToMaster;
 
 impl Participant {
@@ -20,8 +20,10 @@ impl Participant {
 
     /// Ranges that would be missing if it ended now.
     fn lacking(&self) -> Vec<Span> {
-        let planned = || union(self.sources.iter().map(|source| source.span).collect());
-        self.scheduler.as_ref().map_or_else(planned, |scheduler| scheduler.extents().lacking())
+        match &self.scheduler {
+            Some(scheduler) => scheduler.extents().lacking(),
+            None => self.plan.wanted(),
+        }
     }
 
     /// The rails cannot take the files in, or a destination failed under them.

@@ -12,24 +12,22 @@
 //! After that, every node that can still finish does, and the outcome names the missing ranges.
 
 use super::attempt::AttemptConfig;
-use super::current_plan::CurrentPlan;
 use super::deadlines::{MasterDeadlines, PREPARE_WITHIN};
 use super::ending::EndingCause;
-use super::file_modes::FileModes;
 use super::landing::LandedChecks;
 use super::peer::{PeerRecord, PeerStage, SentMessage};
 use super::peer_table::PeerTable;
 pub(crate) use super::phase::TransferPhase;
+use super::planning::{PlanningInput, TransferPlanning};
 use super::replicas::ReplicaSet;
-use super::resume::ResumeState;
+use super::resume::keeps;
 use super::roster::Roster;
 use super::silent_senders::SilentSenders;
-use super::speed_feedback::SpeedFeedback;
 use crate::core::error::{Code, Error};
 use crate::core::plan::Plan;
 use crate::core::units::{Moment, NodeIx};
 use crate::core::wire::control::{
-    LandedSegment, NodeAdvert, NodeStats, Prepared, ToMaster, ToNode,
+    LandedSegment, NodeAdvert, NodeStats, Prepared, SenderDelivery, ToMaster, ToNode,
 };
 
 /// Input of a [`Coordinator`].
@@ -69,13 +67,9 @@ pub(crate) struct Coordinator {
     pub(super) phase: TransferPhase,
     wave: u32,
     pub(super) peers: PeerTable,
-    pub(super) current: CurrentPlan,
-    pub(super) feedback: SpeedFeedback,
+    pub(super) planning: TransferPlanning,
     pub(super) silence: SilentSenders,
-    pub(super) resuming: ResumeState,
     pub(super) replicas: ReplicaSet,
-    /// The permissions of what is written.
-    pub(super) modes: FileModes,
     pub(super) landings: LandedChecks,
     pub(super) ending: EndingCause,
     pub(super) deadlines: MasterDeadlines,
@@ -91,12 +85,9 @@ impl Coordinator {
             terms,
             phase: TransferPhase::Meeting,
             wave: 0,
-            current: CurrentPlan::default(),
-            feedback: SpeedFeedback::default(),
+            planning: TransferPlanning::default(),
             silence: SilentSenders::default(),
-            resuming: ResumeState::default(),
             replicas: ReplicaSet::default(),
-            modes: FileModes::default(),
             landings: LandedChecks::default(),
             ending: EndingCause::default(),
         }
@@ -150,7 +141,7 @@ impl Coordinator {
     }
 
     pub(crate) fn plan(&self) -> Option<&Plan> {
-        self.current.plan()
+        self.planning.plan()
     }
 
     /// Returns the cause of an incomplete transfer, with the missing ranges.
@@ -186,7 +177,7 @@ impl Coordinator {
             || (self.phase >= TransferPhase::Moving
                 && (was == PeerStage::Committed || !self.roster.get(node).receives()));
         if was == PeerStage::Moving {
-            self.ending.missing.extend(self.unsettled(node));
+            self.ending.missing.extend(self.planning.unsettled(self.planning_input(), node));
         }
         if !harmless {
             self.node_failed(node, error);
@@ -207,7 +198,7 @@ impl Coordinator {
             ToMaster::Progress { received_bytes, delivered, left, .. } => {
                 self.peers.count(node, received_bytes);
                 self.silence.reported(now, node, &delivered, self.terms.options().stall_timeout);
-                self.feedback.left(node, left);
+                self.planning.left(node, left);
                 self.replan_if_slow(now, node, &delivered);
             }
             ToMaster::Comparing { read_bytes } => self.comparing(now, node, read_bytes),
@@ -226,7 +217,7 @@ impl Coordinator {
                 );
             }
             ToMaster::Failed { error, .. } if error.code == Code::Cancelled => {
-                self.cancelled_short(node, &error);
+                self.ending.cancelled_short(&self.roster.get(node).address, &error);
             }
             ToMaster::Failed { error, stats } => {
                 self.peers[node].stage = PeerStage::Gone;
@@ -247,7 +238,7 @@ impl Coordinator {
     /// from planning on.
     pub(crate) fn wanted_bytes(&self) -> u64 {
         let of_rows = || self.roster.nodes().map(|(_, entry)| entry.wanted_bytes()).sum();
-        self.current.wanted_bytes().unwrap_or_else(of_rows)
+        self.planning.wanted_bytes().unwrap_or_else(of_rows)
     }
 
     /// Returns the bytes that receivers have reported as landed.
@@ -255,7 +246,7 @@ impl Coordinator {
         self.peers.landed_bytes()
     }
 
-    fn prepared(&mut self, node: NodeIx, mut prepared: Prepared) {
+    fn prepared(&mut self, node: NodeIx, prepared: Prepared) {
         let peer = &mut self.peers[node];
         if peer.stage != PeerStage::Asked || prepared.rows.len() != self.roster.get(node).rows.len()
         {
@@ -263,17 +254,39 @@ impl Coordinator {
         }
         peer.stage = PeerStage::Prepared;
         peer.share(&prepared.rows);
-        let rows = self.roster.get(node).rows.iter().zip(&prepared.rows);
-        self.resuming.forget(
-            rows.filter(|(_, state)| state.shared && !state.kept).map(|(row, _)| row.uri.clone()),
-        );
-        let compared = self.replicas.compare(&self.roster, node, &prepared.replicas);
-        self.modes.prepared(self.roster.get(node), &prepared);
-        self.resuming.prepared(node, self.roster.get(node), &mut prepared);
-        self.current.add_holes(prepared.holes);
-        if let Err(error) = compared {
+        if let Err(error) = self.replicas.compare(&self.roster, node, &prepared.replicas) {
             self.ending.record(error);
         }
+        self.planning.prepared(node, &self.roster, prepared);
+    }
+
+    /// Makes the plan and sends every receiver its part.
+    fn start(&mut self, now: Moment) -> Result<(), Error> {
+        let (roster, terms, peers) = (&self.roster, &self.terms, &*self.peers);
+        let segment_count = self.planning.begin(PlanningInput { roster, terms, peers })?;
+        self.landings.begin(segment_count);
+        self.peers.start(&self.roster);
+        self.phase = TransferPhase::Moving;
+        self.deadlines.phase = None;
+        self.deadlines.last_news = now;
+        Ok(())
+    }
+
+    /// Passes a receiver's report about its senders on, and tells all receivers if it leads to a
+    /// newer plan.
+    fn replan_if_slow(&mut self, now: Moment, node: NodeIx, delivered: &[SenderDelivery]) {
+        let is_moving =
+            self.phase == TransferPhase::Moving && self.peers[node].stage == PeerStage::Moving;
+        let (roster, terms, peers) = (&self.roster, &self.terms, &*self.peers);
+        let input = PlanningInput { roster, terms, peers };
+        if is_moving && self.planning.report(input, now, node, delivered) {
+            self.peers.start_again(|node| self.planning.relays(node));
+        }
+    }
+
+    /// Returns the records that planning reads.
+    pub(super) fn planning_input(&self) -> PlanningInput<'_> {
+        PlanningInput { roster: &self.roster, terms: &self.terms, peers: &self.peers }
     }
 
     fn landed(&mut self, node: NodeIx, segments: Vec<LandedSegment>, stats: NodeStats) {
@@ -284,7 +297,7 @@ impl Coordinator {
         peer.stage = PeerStage::Landed;
         peer.report(stats);
         self.peers.count(node, segments.iter().map(|segment| segment.span.bytes()).sum());
-        let planned = &self.current.plan().expect("receivers land what was planned").planned;
+        let planned = &self.planning.plan().expect("receivers land what was planned").planned;
         if let Err(error) = self.landings.compare(planned, segments) {
             self.replicas.differ |= error.code == Code::Integrity;
             self.node_failed(node, error);
@@ -315,9 +328,17 @@ impl Coordinator {
         }
     }
 
-    /// Returns true if other receivers request from this node what it has landed.
-    pub(crate) fn relays(&self, node: NodeIx) -> bool {
-        self.current.relays(node)
+    /// Adds a warning for the user.
+    pub(crate) fn warn(&mut self, what: String) {
+        self.planning.warn(what);
+    }
+
+    /// Returns true if some receiver keeps what has landed, so that another attempt can continue.
+    pub(crate) fn is_resumable(&self) -> bool {
+        self.terms.options().resume
+            && !self.replicas.differ
+            && self.landed_bytes() > 0
+            && self.roster.entries.iter().any(keeps)
     }
 
     /// Advances as long as all nodes of the phase are done. A phase may have no nodes to wait for.
@@ -335,10 +356,11 @@ impl Coordinator {
         if self.ending.error.is_some() && self.phase < TransferPhase::Moving {
             self.cancel_all(now, "the transfer failed before it started");
         }
+        if !self.peers.are_through(self.phase, self.wave, &self.roster) {
+            return;
+        }
         match self.phase {
-            TransferPhase::Meeting
-                if self.peers.all(&self.roster.entries, |peer, _| peer.stage == PeerStage::Met) =>
-            {
+            TransferPhase::Meeting => {
                 let (compares_all, seed) =
                     (self.terms.options().verify_replicas, self.terms.identity().attempt);
                 match ReplicaSet::of(&self.roster, compares_all, seed) {
@@ -346,68 +368,26 @@ impl Coordinator {
                     Err(error) => return self.fail(now, error),
                 }
                 self.phase = TransferPhase::Preparing;
-                self.deadlines.phase = Some(now + PREPARE_WITHIN);
-                self.prepare_wave();
+                self.prepare_wave(now);
             }
-            TransferPhase::Preparing
-                if self.peers.all(&self.roster.entries, |peer, entry| {
-                    peer.stage == PeerStage::Prepared || entry.wave > self.wave
-                }) =>
-            {
+            TransferPhase::Preparing => {
                 if self.roster.entries.iter().any(|entry| entry.wave > self.wave) {
                     self.wave += 1;
-                    self.deadlines.phase = Some(now + PREPARE_WITHIN);
-                    self.prepare_wave();
+                    self.prepare_wave(now);
                 } else if let Err(error) = self.start(now) {
                     self.fail(now, error);
                 }
             }
-            TransferPhase::Moving
-                if self.peers.all(&self.roster.entries, |peer, entry| {
-                    !entry.receives() || peer.stage >= PeerStage::Landed
-                }) =>
-            {
-                self.commit(now);
-            }
-            TransferPhase::Committing
-                if self
-                    .peers
-                    .all(&self.roster.entries, |peer, _| peer.stage != PeerStage::Committing) =>
-            {
-                self.finish(now);
-            }
-            TransferPhase::Finishing
-                if self
-                    .peers
-                    .all(&self.roster.entries, |peer, _| peer.stage == PeerStage::Gone) =>
-            {
-                self.done();
-            }
-            _ => {}
+            TransferPhase::Moving => self.commit(now),
+            TransferPhase::Committing => self.finish(now),
+            TransferPhase::Finishing => self.phase = TransferPhase::Done,
+            TransferPhase::Done => {}
         }
     }
 
-    fn prepare_wave(&mut self) {
-        for node in self.peers.indices() {
-            let wave = self.roster.get(node).wave;
-            if wave == self.wave {
-                self.peers[node].stage = PeerStage::Asked;
-                self.peers.send(node, SentMessage::Prepare);
-            } else if self.wave == 0 {
-                // Never sent again: a node that misses it delays the transfer a little.
-                self.peers.send_once(node, SentMessage::MakeWay);
-            }
-        }
-    }
-
-    /// Returns the NICs that a node is told to use; none for all.
-    fn nics_named(&self, node: NodeIx) -> Vec<String> {
-        let names_any = self.roster.get(node).rows.iter().any(|row| !row.nics.is_empty());
-        let advert = self.peers[node].advert().filter(|_| names_any);
-        let mut nics: Vec<String> =
-            advert.into_iter().flat_map(|it| it.rails).map(|rail| rail.nic).collect();
-        nics.dedup();
-        nics
+    fn prepare_wave(&mut self, now: Moment) {
+        self.deadlines.phase = Some(now + PREPARE_WITHIN);
+        self.peers.prepare(self.wave, &self.roster);
     }
 
     fn message_of(&self, node: NodeIx, sent: SentMessage) -> ToNode {
@@ -420,12 +400,11 @@ impl Coordinator {
                     entry,
                     self.replicas.ranges_of(entry),
                     self.replicas.names_wait(node),
-                    self.nics_named(node),
+                    entry.nics_told(self.peers[node].advert()),
                 ))
             }
             SentMessage::Start => {
-                let plan = self.current.plan().expect("made before anybody starts");
-                ToNode::Start(self.current.start_of(self.plan_context(), plan, node))
+                ToNode::Start(self.planning.start_of(self.planning_input(), node))
             }
             SentMessage::Commit => ToNode::Commit,
             SentMessage::Finish => ToNode::Finish,

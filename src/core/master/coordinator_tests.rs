@@ -292,11 +292,7 @@ fn a_sender_that_others_have_stood_in_for_is_not_waited_for_at_the_end() {
             later,
             CoordinatorEvent::Message { node: NodeIx(2), message: progress(50, 50, is_frozen) },
         );
-        let start = coordinator.current.start_of(
-            coordinator.plan_context(),
-            coordinator.plan().expect("they move"),
-            NodeIx(2),
-        );
+        let start = coordinator.planning.start_of(coordinator.planning_input(), NodeIx(2));
         let message = answer(&ToNode::Start(start), false).expect("it lands");
         coordinator.handle(later, CoordinatorEvent::Message { node: NodeIx(2), message });
         assert_eq!(good_byes(&mut coordinator, later, &[1]), Duration::from_secs(seconds));

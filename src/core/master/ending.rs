@@ -1,6 +1,7 @@
 //! Cause of an incomplete transfer, and its missing ranges.
 
 use crate::core::error::{Code, Error};
+use crate::core::spec::NodeAddress;
 use crate::core::units::{Span, union};
 
 /// Cause of an incomplete transfer.
@@ -20,6 +21,15 @@ impl EndingCause {
     pub(super) fn record(&mut self, error: Error) {
         self.missing.extend(&error.missing);
         self.error.get_or_insert(error);
+    }
+
+    /// Records the missing ranges and the last error of a receiver at `address` that was cancelled
+    /// while bytes moved. Its report follows.
+    pub(super) fn cancelled_short(&mut self, address: &NodeAddress, error: &Error) {
+        self.missing.extend(&error.missing);
+        if error.message != self.cancel_reason {
+            self.trouble.get_or_insert_with(|| format!("{address}: {}", error.message));
+        }
     }
 
     /// Returns the cause with all missing ranges.

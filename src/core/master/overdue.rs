@@ -1,7 +1,7 @@
 //! Waits of the master that are over, and the nodes that it waited for.
 
 use super::coordinator::Coordinator;
-use super::peer::{PeerRecord, PeerStage};
+use super::peer::PeerStage;
 use super::phase::TransferPhase;
 use super::shutdown::COMMIT_WITHIN;
 use crate::core::error::{Code, Error};
@@ -34,64 +34,48 @@ impl Coordinator {
     /// still syncing or verifying.
     fn stalled(&mut self, now: Moment) {
         let seconds = self.deadlines.stall_timeout.as_secs_f64();
-        let waited = self.names(|peer| peer.stage == PeerStage::Moving);
+        let waited = self.names(PeerStage::Moving);
         let is_through =
             |node: NodeIx| self.peers[node].stage != PeerStage::Moving || self.has_landed_all(node);
-        let has_landed = self.peers.indices().all(is_through);
-        if has_landed && self.deadlines.stall_timeout < COMMIT_WITHIN {
+        let what = if !self.peers.indices().all(is_through) {
+            format!("no byte landed for {seconds} s at {waited}")
+        } else if self.deadlines.stall_timeout < COMMIT_WITHIN {
             self.deadlines.stall_timeout = COMMIT_WITHIN;
-        } else if has_landed {
-            let what =
-                format!("{waited} did not sync or verify what has landed within {seconds} s");
-            self.fail(now, Error::new(Code::Stalled, what));
+            return;
         } else {
-            self.fail(
-                now,
-                Error::new(Code::Stalled, format!("no byte landed for {seconds} s at {waited}")),
-            );
-        }
+            format!("{waited} did not sync or verify what has landed within {seconds} s")
+        };
+        self.fail(now, Error::new(Code::Stalled, what));
     }
 
     /// Returns true if a receiver has reported all its bytes as landed.
     pub(super) fn has_landed_all(&self, node: NodeIx) -> bool {
-        self.peers[node].landed_bytes >= self.current.bytes_of(node)
+        self.peers[node].landed_bytes >= self.planning.bytes_of(node)
     }
 
     fn overdue(&mut self, now: Moment) {
-        match self.phase {
+        let error = match self.phase {
             TransferPhase::Meeting => {
-                let silent = self.names(|peer| peer.stage == PeerStage::Absent);
-                let error = Error::new(Code::Unreachable, format!("no answer from {silent}"));
-                self.fail(
-                    now,
-                    error.remedy("is `cep-fast node` running there, with the same key?"),
-                );
+                let silent = self.names(PeerStage::Absent);
+                Error::new(Code::Unreachable, format!("no answer from {silent}"))
+                    .remedy("is `cep-fast node` running there, with the same key?")
             }
             TransferPhase::Preparing => {
-                let silent = self.names(|peer| peer.stage == PeerStage::Asked);
-                self.fail(
-                    now,
-                    Error::new(Code::Stalled, format!("{silent} did not open its files in time")),
-                );
+                let silent = self.names(PeerStage::Asked);
+                Error::new(Code::Stalled, format!("{silent} did not open its files in time"))
             }
             TransferPhase::Committing => {
-                let silent = self.names(|peer| peer.stage == PeerStage::Committing);
-                self.fail(
-                    now,
-                    Error::new(Code::Stalled, format!("{silent} did not commit in time")),
-                );
+                let silent = self.names(PeerStage::Committing);
+                Error::new(Code::Stalled, format!("{silent} did not commit in time"))
             }
-            TransferPhase::Finishing => self.end_overdue_good_byes(now),
-            TransferPhase::Moving | TransferPhase::Done => {}
-        }
+            TransferPhase::Finishing => return self.end_overdue_good_byes(now),
+            TransferPhase::Moving | TransferPhase::Done => return,
+        };
+        self.fail(now, error);
     }
 
-    fn names(&self, which: impl Fn(&PeerRecord) -> bool) -> String {
-        let nodes = self.roster.nodes().filter(|(node, _)| which(&self.peers[*node]));
-        let names: Vec<String> = nodes.map(|(_, entry)| entry.address.to_string()).collect();
-        match names.len() {
-            0..=4 => names.join(", "),
-            more => format!("{} and {} more", names[..4].join(", "), more - 4),
-        }
+    /// Returns the addresses of the nodes in a stage.
+    fn names(&self, stage: PeerStage) -> String {
+        self.roster.names(self.peers.indices().filter(|node| self.peers[*node].stage == stage))
     }
 }

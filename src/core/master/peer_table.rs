@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::ops::{Deref, Index, IndexMut};
 
 use super::peer::{PeerRecord, PeerStage, SentMessage};
-use super::roster::RosterEntry;
+use super::phase::TransferPhase;
+use super::roster::{Roster, RosterEntry};
 use crate::core::units::NodeIx;
 
 /// The records of all nodes, by their index in the roster.
@@ -77,11 +78,99 @@ impl PeerTable {
         }
     }
 
+    /// Asks the nodes of a wave to open their files. Nodes of later waves are told at the first one
+    /// to make way.
+    pub(super) fn prepare(&mut self, wave: u32, roster: &Roster) {
+        for node in self.indices() {
+            let wave_of_node = roster.get(node).wave;
+            if wave_of_node == wave {
+                self[node].stage = PeerStage::Asked;
+                self.send(node, SentMessage::Prepare);
+            } else if wave == 0 {
+                // Never sent again: a node that misses it delays the transfer a little.
+                self.send_once(node, SentMessage::MakeWay);
+            }
+        }
+    }
+
+    /// Sends every receiver its part of the first plan.
+    pub(super) fn start(&mut self, roster: &Roster) {
+        for node in self.indices().filter(|node| roster.get(*node).receives()) {
+            self[node].stage = PeerStage::Moving;
+            self.send(node, SentMessage::Start);
+        }
+    }
+
+    /// Sends a newer plan to all that still follow one.
+    pub(super) fn start_again(&mut self, relays: impl Fn(NodeIx) -> bool) {
+        for node in self.indices() {
+            let stage = self[node].stage;
+            if stage == PeerStage::Moving || (stage == PeerStage::Landed && relays(node)) {
+                self.send(node, SentMessage::Start);
+            }
+        }
+    }
+
+    /// Asks the elected nodes to rename shared files, unless a writer of them failed, and nodes
+    /// whose `names_wait` to rename theirs.
+    pub(super) fn commit(&mut self, roster: &Roster, names_wait: impl Fn(NodeIx) -> bool) {
+        let is_one_short = self.records.iter().any(|peer| peer.failed && peer.shares_any());
+        for node in self.indices() {
+            let is_elected = roster.get(node).is_elected();
+            let waits = is_elected || names_wait(node);
+            if self[node].stage == PeerStage::Landed && waits && !(is_elected && is_one_short) {
+                self[node].stage = PeerStage::Committing;
+                self.send(node, SentMessage::Commit);
+            }
+        }
+    }
+
+    /// Asks all nodes for their good-bye after a complete transfer.
+    pub(super) fn finish(&mut self, roster: &Roster, relays: impl Fn(NodeIx) -> bool) {
+        for node in self.indices() {
+            let peer = &self[node];
+            match peer.stage {
+                PeerStage::Gone => {}
+                // Such a receiver has reported everything with `Landed` and holds nothing that
+                // others need: it forgets the transfer when its session closes.
+                PeerStage::Landed
+                    if !roster.get(node).sends() && !peer.shares_any() && !relays(node) =>
+                {
+                    self[node].stage = PeerStage::Gone;
+                }
+                _ => self.send(node, SentMessage::Finish),
+            }
+        }
+    }
+
+    /// Cancels all nodes that were asked for anything.
+    pub(super) fn cancel(&mut self) {
+        for node in self.indices() {
+            match self[node].stage {
+                PeerStage::Absent | PeerStage::Met => self[node].stage = PeerStage::Gone,
+                PeerStage::Gone => {}
+                _ => self.send(node, SentMessage::Cancel),
+            }
+        }
+    }
+
+    /// Returns true if a phase has no node to wait for.
+    pub(super) fn are_through(&self, phase: TransferPhase, wave: u32, roster: &Roster) -> bool {
+        self.all(&roster.entries, |peer, entry| match phase {
+            TransferPhase::Meeting => peer.stage == PeerStage::Met,
+            TransferPhase::Preparing => peer.stage == PeerStage::Prepared || entry.wave > wave,
+            TransferPhase::Moving => !entry.receives() || peer.stage >= PeerStage::Landed,
+            TransferPhase::Committing => peer.stage != PeerStage::Committing,
+            TransferPhase::Finishing => peer.stage == PeerStage::Gone,
+            TransferPhase::Done => false,
+        })
+    }
+
     /// Returns true if `is_through` holds for every node.
     ///
     /// Starts at the peer that was waited for last, and wraps around: each phase examines every
     /// peer about once.
-    pub(super) fn all(
+    fn all(
         &self,
         entries: &[RosterEntry],
         is_through: impl Fn(&PeerRecord, &RosterEntry) -> bool,

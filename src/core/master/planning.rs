@@ -1,138 +1,178 @@
-//! Planning at the master: the first plan once all nodes are prepared, messages to every receiver,
-//! and newer plans if nodes are slower than their adverts say.
+//! Planning at the master: the first plan once all nodes are prepared, newer ones if nodes are
+//! slower than their adverts say, and each receiver's part of the plan in force.
 
-use super::coordinator::Coordinator;
-use super::current_plan::PlanContext;
-use super::peer::{PeerRecord, PeerStage, SentMessage};
-use super::phase::TransferPhase;
-use super::resume::keeps;
+use super::attempt::AttemptConfig;
+use super::current_plan::{CurrentPlan, PlanContext};
+use super::file_modes::FileModes;
+use super::peer::PeerRecord;
+use super::resume::ResumeState;
+use super::roster::Roster;
 use super::speed_feedback::SpeedFeedback;
 use crate::core::error::Error;
 use crate::core::options::Scheduler;
 use crate::core::plan;
-use crate::core::plan::{LowerBound, PlanProblem};
+use crate::core::plan::{LowerBound, Plan};
 use crate::core::units::{Moment, NodeIx, Span};
-use crate::core::wire::control::{NodeAdvert, SenderDelivery};
+use crate::core::wire::control::{NodeAdvert, Prepared, SenderDelivery, Start};
 
-impl Coordinator {
-    /// Makes the plan and sends every receiver its part.
-    pub(super) fn start(&mut self, now: Moment) -> Result<(), Error> {
+/// Plan of one transfer, with all that it is made from: reported sources, ranges of an earlier
+/// attempt, and measured speeds.
+#[derive(Debug, Default)]
+pub(super) struct TransferPlanning {
+    current: CurrentPlan,
+    feedback: SpeedFeedback,
+    resuming: ResumeState,
+    /// Permissions of what is written.
+    modes: FileModes,
+}
+
+/// Records of the coordinator that planning reads.
+#[derive(Clone, Copy)]
+pub(super) struct PlanningInput<'a> {
+    pub(super) roster: &'a Roster,
+    pub(super) terms: &'a AttemptConfig,
+    pub(super) peers: &'a [PeerRecord],
+}
+
+impl PlanningInput<'_> {
+    fn adverts(&self) -> Vec<Option<NodeAdvert>> {
+        self.peers.iter().map(PeerRecord::advert).collect()
+    }
+}
+
+impl TransferPlanning {
+    /// Records the sources and files of a node that is prepared.
+    pub(super) fn prepared(&mut self, node: NodeIx, roster: &Roster, mut prepared: Prepared) {
+        let entry = roster.get(node);
+        let rows = entry.rows.iter().zip(&prepared.rows);
+        self.resuming.forget(
+            rows.filter(|(_, state)| state.shared && !state.kept).map(|(row, _)| row.uri.clone()),
+        );
+        self.modes.prepared(entry, &prepared);
+        self.resuming.prepared(node, entry, &mut prepared);
+        self.current.add_holes(prepared.holes);
+    }
+
+    /// Makes the first plan. Returns its number of segments.
+    ///
+    /// # Errors
+    /// The rows cannot be served by these nodes, or not be told in messages.
+    pub(super) fn begin(&mut self, input: PlanningInput<'_>) -> Result<usize, Error> {
         // A node that overwrites another node's file may leave it half done.
-        let unkept = self.roster.check_shared(|node, row| self.peers[node].shares(row))?;
+        let unkept = input.roster.check_shared(|node, row| input.peers[node.at()].shares(row))?;
         self.resuming.forget(unkept);
-        let adverts: Vec<Option<NodeAdvert>> = self.peers.iter().map(PeerRecord::advert).collect();
-        let problem = self.roster.problem(&adverts);
-        self.decide_kept_ranges(&problem);
-        let plan = plan::plan(&problem, self.terms.options().scheduler)?;
-        self.landings.begin(plan.planned.len());
+        let problem = input.roster.problem(&input.adverts());
+        self.resuming.decide(input.roster, &problem);
+        self.modes.decide(input.roster);
+        let plan = plan::plan(&problem, input.terms.options().scheduler)?;
+        let segment_count = plan.planned.len();
         self.feedback.begin(&plan.planned, &plan.receiver_seconds(&problem));
-        let mut current = std::mem::take(&mut self.current);
-        let begun = current.begin(self.plan_context(), plan, &problem);
-        self.current = current;
-        begun?;
-        for node in self.peers.indices() {
-            if self.roster.get(node).receives() {
-                self.peers[node].stage = PeerStage::Moving;
-                self.peers.send(node, SentMessage::Start);
-            }
-        }
-        self.phase = TransferPhase::Moving;
-        self.deadlines.phase = None;
-        self.deadlines.last_news = now;
-        Ok(())
+        let context = context(input, &self.resuming, &self.modes);
+        self.current.begin(context, plan, &problem)?;
+        Ok(segment_count)
+    }
+
+    /// Records the remaining bytes of each segment of a receiver's part.
+    pub(super) fn left(&mut self, receiver: NodeIx, left: Vec<u64>) {
+        self.feedback.left(receiver, left);
     }
 
     /// Records a receiver's report about its senders, and makes a newer plan if it is worth it.
-    pub(super) fn replan_if_slow(
+    /// Returns true if it did.
+    pub(super) fn report(
         &mut self,
+        input: PlanningInput<'_>,
         now: Moment,
         node: NodeIx,
         delivered: &[SenderDelivery],
-    ) {
-        let is_moving =
-            self.phase == TransferPhase::Moving && self.peers[node].stage == PeerStage::Moving;
-        let heeds_speed = self.terms.options().scheduler != Scheduler::Uniform;
-        let block_bytes = self.roster.grid.block_bytes();
-        if !is_moving || !heeds_speed || !self.feedback.report(now, node, delivered, block_bytes) {
-            return;
+    ) -> bool {
+        let heeds_speed = input.terms.options().scheduler != Scheduler::Uniform;
+        let block_bytes = input.roster.grid.block_bytes();
+        if !heeds_speed || !self.feedback.report(now, node, delivered, block_bytes) {
+            return false;
         }
-        let adverts: Vec<Option<NodeAdvert>> = self.peers.iter().map(PeerRecord::advert).collect();
-        let mut problem = self.roster.problem(&adverts);
+        let mut problem = input.roster.problem(&input.adverts());
         self.feedback.apply(&mut problem);
+        let context = context(input, &self.resuming, &self.modes);
         let old = self.current.plan().expect("bytes move by a plan");
-        let left = self.current.left(self.plan_context(), old, &self.feedback);
+        let left = self.current.left(context, old, &self.feedback);
         // Keep the current plan if no new one can be made now.
-        let Ok(new) = plan::replan(&problem, old, &self.feedback.slow(), &left) else { return };
+        let Ok(new) = plan::replan(&problem, old, &self.feedback.slow(), &left) else {
+            return false;
+        };
         let rest = plan::rest(&new.planned, &left);
         if !SpeedFeedback::is_worth(&problem, &plan::rest(&old.planned, &left), &rest) {
-            return;
+            return false;
         }
         let seconds = plan::receiver_seconds(&problem, &rest);
-        let mut current = std::mem::take(&mut self.current);
-        let is_replaced = current.replace(self.plan_context(), new, &rest, seconds.clone());
-        self.current = current;
-        if !is_replaced {
-            return;
+        let is_replaced = self.current.replace(context, new, &rest, seconds.clone());
+        if is_replaced {
+            self.feedback.begin(&rest, &seconds);
         }
-        self.feedback.begin(&rest, &seconds);
-        for node in self.peers.indices() {
-            let stage = self.peers[node].stage;
-            if stage == PeerStage::Moving || (stage == PeerStage::Landed && self.relays(node)) {
-                self.peers.send(node, SentMessage::Start);
-            }
-        }
+        is_replaced
     }
 
-    /// Returns what a receiver's part of the plan is made of, beside the plan.
-    pub(super) fn plan_context(&self) -> PlanContext<'_> {
-        PlanContext {
-            roster: &self.roster,
-            terms: &self.terms,
-            peers: &self.peers,
-            resuming: &self.resuming,
-            modes: &self.modes,
-        }
+    /// Returns the plan in force, once there is one.
+    pub(super) fn plan(&self) -> Option<&Plan> {
+        self.current.plan()
+    }
+
+    /// Returns a receiver's part of the plan.
+    ///
+    /// # Panics
+    /// If there is no plan yet.
+    pub(super) fn start_of(&self, input: PlanningInput<'_>, node: NodeIx) -> Start {
+        let plan = self.current.plan().expect("made before anybody starts");
+        self.current.start_of(context(input, &self.resuming, &self.modes), plan, node)
+    }
+
+    /// Returns the bytes of a receiver's part of the plan.
+    pub(super) fn bytes_of(&self, node: NodeIx) -> u64 {
+        self.current.bytes_of(node)
+    }
+
+    /// Returns the bytes that the plan's receivers want, each counted for itself.
+    pub(super) fn wanted_bytes(&self) -> Option<u64> {
+        self.current.wanted_bytes()
+    }
+
+    /// Returns true if other receivers request from this node what it has landed.
+    pub(super) fn relays(&self, node: NodeIx) -> bool {
+        self.current.relays(node)
     }
 
     /// Returns the ranges that a receiver was to fetch and did not have at its start.
-    pub(super) fn unsettled(&self, node: NodeIx) -> Vec<Span> {
-        self.current.unsettled(self.plan_context(), node)
+    pub(super) fn unsettled(&self, input: PlanningInput<'_>, node: NodeIx) -> Vec<Span> {
+        self.current.unsettled(context(input, &self.resuming, &self.modes), node)
     }
 
     /// Returns the lowest possible duration under the limit.
-    pub(super) fn limit_seconds(&self) -> Option<f64> {
-        self.current.limit_seconds(self.plan_context())
+    pub(super) fn limit_seconds(&self, input: PlanningInput<'_>) -> Option<f64> {
+        self.current.limit_seconds(context(input, &self.resuming, &self.modes))
     }
 
-    /// Decides, before planning, which ranges of an earlier attempt are still valid.
-    pub(super) fn decide_kept_ranges(&mut self, problem: &PlanProblem) {
-        self.resuming.decide(&self.roster);
-        self.modes.decide(&self.roster);
-        if !self.resuming.kept.is_empty() {
-            self.resuming.bound = self.resuming.bound(problem);
-        }
-    }
-
-    /// Returns the lower bound: for the missing bytes only, if an earlier attempt left some.
-    pub(crate) fn bound(&self) -> Option<&LowerBound> {
-        self.resuming.bound.as_ref().or(self.current.plan().map(|plan| &plan.bound))
+    /// Returns the lower bound: for the missing bytes only, if an earlier attempt left some. None
+    /// before there is a plan.
+    pub(super) fn bound(&self) -> Option<&LowerBound> {
+        let plan = self.current.plan()?;
+        Some(self.resuming.bound.as_ref().unwrap_or(&plan.bound))
     }
 
     /// Adds a warning for the user.
-    pub(crate) fn warn(&mut self, what: String) {
+    pub(super) fn warn(&mut self, what: String) {
         self.resuming.warnings.push(what);
     }
 
     /// Returns the warnings, a sentence each.
-    pub(crate) fn warnings(&self) -> &[String] {
+    pub(super) fn warnings(&self) -> &[String] {
         &self.resuming.warnings
     }
+}
 
-    /// Returns true if some receiver keeps what has landed, so that another attempt can continue.
-    pub(crate) fn is_resumable(&self) -> bool {
-        self.terms.options().resume
-            && !self.replicas.differ
-            && self.landed_bytes() > 0
-            && self.roster.entries.iter().any(keeps)
-    }
+fn context<'a>(
+    input: PlanningInput<'a>,
+    resuming: &'a ResumeState,
+    modes: &'a FileModes,
+) -> PlanContext<'a> {
+    PlanContext { roster: input.roster, terms: input.terms, peers: input.peers, resuming, modes }
 }

@@ -32,7 +32,7 @@ pub(super) struct ResumeState {
     /// The nodes whose journals are not sealed.
     unsealed: BTreeSet<NodeIx>,
     /// Ranges that are still valid: ascending and disjoint.
-    pub(super) kept: BTreeMap<NodeIx, Vec<Span>>,
+    kept: BTreeMap<NodeIx, Vec<Span>>,
     /// Warnings for people: a sentence each.
     pub(super) warnings: Vec<String>,
     /// Lower bound for the missing bytes.
@@ -71,8 +71,9 @@ impl ResumeState {
         rows.any(|(row, sharing)| *sharing != FileSharing::Alone && self.unkept.contains(&row.uri))
     }
 
-    /// Decides which ranges are still valid, once every node is prepared.
-    pub(super) fn decide(&mut self, roster: &Roster) {
+    /// Decides which ranges are still valid, once every node is prepared, and the bound without
+    /// them.
+    pub(super) fn decide(&mut self, roster: &Roster, problem: &PlanProblem) {
         let mut changed: BTreeMap<u64, u64> = BTreeMap::new();
         for (node, have) in std::mem::take(&mut self.have) {
             let is_believed = |it: &KeptRanges| match self.states.get(&it.origin.who) {
@@ -100,10 +101,13 @@ impl ResumeState {
                 "the source changed: {uri} at {address}; {bytes} that came from it start again"
             ));
         }
+        if !self.kept.is_empty() {
+            self.bound = self.bound(problem);
+        }
     }
 
     /// Returns the lower bound for the missing bytes, if some are there already.
-    pub(super) fn bound(&self, problem: &PlanProblem) -> Option<LowerBound> {
+    fn bound(&self, problem: &PlanProblem) -> Option<LowerBound> {
         let wants = problem.wants.iter().flat_map(|&(node, want)| {
             let kept = self.kept.get(&node).map_or(&[][..], Vec::as_slice);
             subtract(want, kept).into_iter().map(move |missing| (node, missing))

@@ -65,6 +65,15 @@ impl RosterEntry {
         row.nics.iter().map(find).collect()
     }
 
+    /// Returns the NICs that the node is told to use; none for all.
+    pub(super) fn nics_told(&self, advert: Option<NodeAdvert>) -> Vec<String> {
+        let names_any = self.rows.iter().any(|row| !row.nics.is_empty());
+        let rails = advert.filter(|_| names_any).into_iter().flat_map(|it| it.rails);
+        let mut nics: Vec<String> = rails.map(|rail| rail.nic).collect();
+        nics.dedup();
+        nics
+    }
+
     /// Returns the declared speed of its NICs together.
     pub(crate) fn speed(&self) -> Option<BitRate> {
         self.rows.iter().find_map(|row| row.speed)
@@ -129,6 +138,15 @@ impl Roster {
 
     pub(crate) fn get(&self, node: NodeIx) -> &RosterEntry {
         &self.entries[node.at()]
+    }
+
+    /// Returns the addresses of nodes as people read them: the first few, and the number of others.
+    pub(super) fn names(&self, nodes: impl Iterator<Item = NodeIx>) -> String {
+        let names: Vec<String> = nodes.map(|node| self.get(node).address.to_string()).collect();
+        match names.len() {
+            0..=4 => names.join(", "),
+            more => format!("{} and {} more", names[..4].join(", "), more - 4),
+        }
     }
 
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (NodeIx, &RosterEntry)> {

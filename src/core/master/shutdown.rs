@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::coordinator::Coordinator;
-use super::peer::{PeerStage, SentMessage};
+use super::peer::PeerStage;
 use super::phase::TransferPhase;
 use crate::core::error::Error;
 use crate::core::units::{Moment, NodeIx};
@@ -25,40 +25,17 @@ impl Coordinator {
             // The correct replica is unknown.
             return;
         }
-        let is_one_short = self.peers.iter().any(|peer| peer.failed && peer.shares_any());
-        for node in self.peers.indices() {
-            let is_elected = self.roster.get(node).is_elected();
-            let waits = is_elected || self.replicas.names_wait(node);
-            if self.peers[node].stage == PeerStage::Landed && waits && !(is_elected && is_one_short)
-            {
-                self.peers[node].stage = PeerStage::Committing;
-                self.peers.send(node, SentMessage::Commit);
-            }
-        }
+        self.peers.commit(&self.roster, |node| self.replicas.names_wait(node));
     }
 
     pub(super) fn finish(&mut self, now: Moment) {
         self.begin_finishing(now);
-        // A node that has landed remembers it until all nodes have.
-        let sent =
-            if self.ending.error.is_some() { SentMessage::Cancel } else { SentMessage::Finish };
         self.ending.cancel_reason = "not everything has landed elsewhere".into();
-        for node in self.peers.indices() {
-            let peer = &self.peers[node];
-            match peer.stage {
-                PeerStage::Gone => {}
-                // Such a receiver has reported everything with `Landed` and holds nothing that
-                // others need: it forgets the transfer when its session closes.
-                PeerStage::Landed
-                    if sent == SentMessage::Finish
-                        && !self.roster.get(node).sends()
-                        && !peer.shares_any()
-                        && !self.relays(node) =>
-                {
-                    self.peers[node].stage = PeerStage::Gone;
-                }
-                _ => self.peers.send(node, sent),
-            }
+        // A node that has landed remembers it until all nodes have.
+        if self.ending.error.is_some() {
+            self.peers.cancel();
+        } else {
+            self.peers.finish(&self.roster, |node| self.planning.relays(node));
         }
     }
 
@@ -74,13 +51,7 @@ impl Coordinator {
     pub(super) fn cancel_all(&mut self, now: Moment, reason: &str) {
         self.begin_finishing(now);
         self.ending.cancel_reason = reason.into();
-        for node in self.peers.indices() {
-            match self.peers[node].stage {
-                PeerStage::Absent | PeerStage::Met => self.peers[node].stage = PeerStage::Gone,
-                PeerStage::Gone => {}
-                _ => self.peers.send(node, SentMessage::Cancel),
-            }
-        }
+        self.peers.cancel();
     }
 
     fn begin_finishing(&mut self, now: Moment) {
@@ -101,7 +72,7 @@ impl Coordinator {
         {
             if std::mem::replace(&mut self.peers[node].stage, PeerStage::Gone) == PeerStage::Moving
             {
-                let missing = self.unsettled(node);
+                let missing = self.planning.unsettled(self.planning_input(), node);
                 self.ending.missing.extend(missing);
             }
         }
@@ -114,19 +85,5 @@ impl Coordinator {
             PeerStage::Moving => !self.has_landed_all(node) && self.silence.is_receiver(now, node),
             _ => self.silence.is_sender(node),
         }
-    }
-
-    /// Records the missing ranges and the last error of a receiver that was cancelled while bytes
-    /// moved. Its report follows.
-    pub(super) fn cancelled_short(&mut self, node: NodeIx, error: &Error) {
-        self.ending.missing.extend(&error.missing);
-        if error.message != self.ending.cancel_reason {
-            let address = &self.roster.get(node).address;
-            self.ending.trouble.get_or_insert_with(|| format!("{address}: {}", error.message));
-        }
-    }
-
-    pub(super) fn done(&mut self) {
-        self.phase = TransferPhase::Done;
     }
 }

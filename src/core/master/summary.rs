@@ -62,7 +62,14 @@ pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
         stolen_bytes: sum(|peer| peer.stats().stolen_bytes),
         retries: sum(|peer| peer.stats().retries),
         replicas: coordinator.replicas.report(),
-        warnings: coordinator.warnings().iter().cloned().chain(sent).chain(counted).collect(),
+        warnings: coordinator
+            .planning
+            .warnings()
+            .iter()
+            .cloned()
+            .chain(sent)
+            .chain(counted)
+            .collect(),
         nodes: nodes.map(|(entry, peer)| node(entry, peer, seconds)).collect(),
         error: error.as_ref().map(ReportError::from),
     }
@@ -70,8 +77,9 @@ pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
 
 /// Returns the lower bound and its cause: nodes and networks, or the requested limit.
 fn bound(coordinator: &Coordinator, assumes_speed: bool) -> Option<(f64, String)> {
-    let bound = coordinator.plan().and(coordinator.bound())?;
-    if let Some(seconds) = coordinator.limit_seconds().filter(|seconds| *seconds > bound.seconds) {
+    let bound = coordinator.planning.bound()?;
+    let limit_seconds = coordinator.planning.limit_seconds(coordinator.planning_input());
+    if let Some(seconds) = limit_seconds.filter(|seconds| *seconds > bound.seconds) {
         return Some((seconds, "the limit".into()));
     }
     let assumed = if bound.seconds > 0.0 && assumes_speed { " (its speed is assumed)" } else { "" };

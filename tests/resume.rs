@@ -605,7 +605,7 @@ impl Writers {
         let [sender, one, two] = &self.nodes[..] else { unreachable!("three were started") };
         let (half, last) = (BYTES / 2, BYTES - 1);
         let spec = format!(
-            "id writers\n\
+            "id writers\noption block 1M\n\
              writer {} file:///source 0 0-{last}\n\
              reader {} file:///copy 0 0-{}\n\
              reader {} file:///copy {half} {half}-{last}\n",

@@ -52,7 +52,11 @@ impl Report {
 
     fn write_work(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digest = self.digest.as_deref().unwrap_or("no digest of the whole");
-        writeln!(f, "scheduler: {}; check: {}, {digest}", self.scheduler, self.check)?;
+        write!(f, "scheduler: {}; ", self.scheduler)?;
+        if let Some(block_bytes) = self.block_bytes {
+            write!(f, "blocks of {}; ", human_bytes(block_bytes))?;
+        }
+        writeln!(f, "check: {}, {digest}", self.check)?;
         let (wasted, stolen) = (human_bytes(self.wasted_bytes), human_bytes(self.stolen_bytes));
         writeln!(f, "wasted: {wasted}; stolen: {stolen}; retries: {}", self.retries)?;
         let Some(ReplicaReport { compared_bytes, of_bytes, mode }) = self.replicas else {

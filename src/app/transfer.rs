@@ -21,7 +21,6 @@ use crate::core::master::summary;
 use crate::core::options::{CheckKind, TransferOptions};
 use crate::core::report::Report;
 use crate::core::spec::{NodeAddress, Row, Spec};
-use crate::core::units::MIB;
 use crate::core::wire::limits::{NODES_MAX, TEXT_BYTES_MAX};
 use crate::io::clock;
 use crate::io::clock::Clock;
@@ -210,7 +209,7 @@ impl Transfer {
         let stall_seconds = options.stall_timeout.as_secs_f64();
         let allowed = options.limit.map(|limit| limit.bytes_per_second() * stall_seconds);
         let receivers = roster.entries.iter().filter(|entry| entry.receives()).count().max(1);
-        let block_bytes = self.spec.block_bytes.unwrap_or(MIB) as f64;
+        let block_bytes = roster.grid.block_bytes() as f64;
         if allowed
             .is_some_and(|allowed| allowed < STALL_BLOCKS_MIN * block_bytes * receivers as f64)
         {

@@ -38,8 +38,8 @@ pub struct TransferOptions {
     /// Resume an earlier attempt, and keep landed bytes for a later one. On by default; otherwise
     /// start over and keep nothing.
     pub resume: bool,
-    /// Slots of one block (1 MiB by default) that each node's rail may have in each direction, at
-    /// most 65,536; `None` for the node's choice.
+    /// Slots of one block that each node's rail may have in each direction, at most 65,536; `None`
+    /// for the node's choice.
     pub slots: Option<u32>,
     /// Number of NICs that each node may use, from its first one on; `None` for all.
     pub rails_max: Option<NonZeroU32>,
@@ -48,8 +48,8 @@ pub struct TransferOptions {
     /// Data path through the kernel of each node.
     pub path: DataPath,
     /// Limit on the rate of all receivers together, in bits per second; `None` for no limit. Each
-    /// receiver has a share in proportion to its wanted bytes, and runs at most a block (1 MiB by
-    /// default) ahead of it.
+    /// receiver has a share in proportion to its wanted bytes, and runs at most a block ahead of
+    /// it.
     pub limit: Option<BitRate>,
     /// Time without progress after which the transfer fails, in whole milliseconds; 30 s by
     /// default. A flow that owes an answer is abandoned after a third of it.

@@ -40,6 +40,8 @@ pub struct Report {
     /// The scheduler that made the plan: `greedy`, `lp` or `uniform`. Of a transfer that failed
     /// before its plan, the one that was asked for, which may be `auto`.
     pub scheduler: String,
+    /// Size of a block: the specification's, or the chosen one.
+    pub block_bytes: Option<u64>,
     /// `crc64`, `blake3` or `none`.
     pub check: String,
     /// Checksum of the whole object in hexadecimal, if the check and the ranges allow one.
@@ -222,6 +224,7 @@ impl Report {
             bound_seconds: None,
             bottleneck: None,
             scheduler: scheduler.into(),
+            block_bytes: None,
             check: check.into(),
             digest: None,
             wasted_bytes: 0,

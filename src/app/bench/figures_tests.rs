@@ -55,6 +55,7 @@ pub(in crate::app::bench) fn report(line: Option<f64>) -> Report {
         bound_seconds: None,
         bottleneck: None,
         scheduler: "greedy".into(),
+        block_bytes: None,
         check: "crc64".into(),
         digest: None,
         wasted_bytes: 0,

@@ -2,6 +2,7 @@
 //! and phases ([`coordinator`]), control sessions ([`machine`]), and the result ([`summary`]).
 
 pub(crate) mod attempt;
+mod block_size;
 pub(crate) mod coordinator;
 mod counter_check;
 mod current_plan;

@@ -2,14 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::block_size;
 use crate::core::block_grid::BlockGrid;
 use crate::core::error::{Code, Error, Result};
 use crate::core::spec::{DataUri, NodeAddress, Row, RowRole, Spec, StoreRate};
-use crate::core::units::{BitRate, MIB, NodeIx, Span, union};
+use crate::core::units::{BitRate, NodeIx, Span, union};
 use crate::core::wire::control::{FileSharing, NodeAdvert, RailAdvert};
-
-/// Default size of a block.
-const BLOCK_BYTES: u64 = MIB;
 
 /// One node and its rows.
 #[derive(Clone, Debug)]
@@ -280,11 +278,12 @@ impl Roster {
 }
 
 /// Returns the grid of a transfer, with its origin at the specification's origin or else the lowest
-/// offered byte.
+/// offered byte, and the specification's block or else one that fits.
 fn grid(spec: &Spec) -> BlockGrid {
     let offered =
         spec.rows.iter().filter(|row| row.role == RowRole::Sender).map(|row| row.range.start).min();
-    BlockGrid::new(spec.origin.or(offered).unwrap_or(0), spec.block_bytes.unwrap_or(BLOCK_BYTES))
+    let block_bytes = spec.block_bytes.unwrap_or_else(|| block_size::block_bytes(spec));
+    BlockGrid::new(spec.origin.or(offered).unwrap_or(0), block_bytes)
 }
 
 /// Normalizes a URI for nodes. Paths that differ in `.` and doubled slashes are equal, so names
@@ -324,6 +323,15 @@ mod tests {
 
     fn file(path: &str) -> DataUri {
         DataUri::File(path.into())
+    }
+
+    #[test]
+    fn a_specification_that_names_its_block_gets_it() {
+        let rows = "writer a:1 pattern:1 0 0-999\nreader b:1 null: 0 0-999\n";
+        for (option, block) in [("", 64 << 10), ("option block 4K\n", 4 << 10)] {
+            let spec = Spec::parse("test", &format!("id x\n{option}{rows}")).expect("one");
+            assert_eq!(Roster::new(&spec).grid.block_bytes(), block);
+        }
     }
 
     #[test]

@@ -56,6 +56,7 @@ pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
             .map_or(coordinator.terms().options().scheduler, |plan| plan.scheduler)
             .name()
             .into(),
+        block_bytes: Some(coordinator.terms().block_bytes()),
         check: coordinator.terms().options().check.name().into(),
         digest: error.is_none().then(|| coordinator.digest()).flatten(),
         wasted_bytes: sum(|peer| peer.stats().wasted_bytes),

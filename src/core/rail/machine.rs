@@ -38,7 +38,7 @@ impl RailMachine {
     /// A rail with so many slots in each direction, for pieces of up to `block_bytes`.
     pub(crate) fn new(slots: u32, block_bytes: u64) -> RailMachine {
         RailMachine {
-            receiving: ReceivingRail::new(slots, block_bytes),
+            receiving: ReceivingRail::new(slots),
             sending: SendingRail::new(slots, block_bytes),
             left: VecDeque::new(),
         }

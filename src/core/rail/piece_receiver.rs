@@ -69,7 +69,9 @@ pub(crate) enum ReceiverAction {
 /// Events: `handle`. Actions: `poll_action`, and `poll_scheduler` for what the scheduler must hear,
 /// until both give `None`. Time: `poll_timeout`.
 pub(crate) struct PieceReceiver {
-    block_bytes: u64,
+    /// Bytes of the largest piece so far. Slots may be larger: those of a rail that also works for
+    /// transfers with larger blocks.
+    piece_bytes: u64,
     silence: Duration,
     flows: BTreeMap<FlowIx, ReceiverFlow>,
     requests: u32,
@@ -99,11 +101,11 @@ struct OpenRequest {
 }
 
 impl PieceReceiver {
-    /// A receiving half for pieces of up to `block_bytes`; a flow that is silent for `silence`
-    /// while it owes an answer is closed, and one to a relay after twice that.
-    pub(crate) fn new(block_bytes: u64, silence: Duration) -> PieceReceiver {
+    /// A receiving half. A flow that is silent for `silence` while it owes an answer is closed, and
+    /// one to a relay after twice that.
+    pub(crate) fn new(silence: Duration) -> PieceReceiver {
         let (flows, actions, for_owner) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
-        PieceReceiver { block_bytes, silence, flows, requests: 0, actions, for_owner }
+        PieceReceiver { piece_bytes: 0, silence, flows, requests: 0, actions, for_owner }
     }
 
     /// Takes in what happened.
@@ -163,6 +165,8 @@ impl PieceReceiver {
         // the pieces back.
         let Some(state) = self.flows.get_mut(&flow) else { return };
         state.room_told = false;
+        let largest = pieces.iter().map(|piece| piece.span.bytes()).max().unwrap_or(0);
+        self.piece_bytes = self.piece_bytes.max(largest);
         state.leased.extend(pieces);
         self.ask(now, flow);
     }
@@ -233,7 +237,7 @@ impl PieceReceiver {
     fn ask(&mut self, now: Moment, flow: FlowIx) {
         let Some(state) = self.flows.get_mut(&flow) else { return };
         let credit =
-            state.credit.requests(state.meter.bytes_per_second(now), self.block_bytes) as usize;
+            state.credit.requests(state.meter.bytes_per_second(now), self.piece_bytes) as usize;
         while state.outstanding() < credit
             && let Some(piece) = state.leased.pop_front()
         {
@@ -300,7 +304,7 @@ mod tests {
     }
 
     fn piece_receiver() -> PieceReceiver {
-        let mut piece_receiver = PieceReceiver::new(10, Duration::from_secs(30));
+        let mut piece_receiver = PieceReceiver::new(Duration::from_secs(30));
         piece_receiver.handle(Moment(0), ReceiverEvent::FlowUp { flow: FLOW, relays: false });
         piece_receiver
     }

@@ -22,7 +22,6 @@ use crate::core::wire::Frame;
 use crate::core::wire::frame::FrameKind;
 
 pub(super) struct ReceivingRail {
-    block_bytes: u64,
     transfers: BTreeMap<TransferIx, ReceivingTransfer>,
     flows: FlowTable<ReceivingFlow>,
     slots: SlotTable,
@@ -66,9 +65,8 @@ impl ReceivingTransfer {
 }
 
 impl ReceivingRail {
-    pub(super) fn new(slots: u32, block_bytes: u64) -> ReceivingRail {
+    pub(super) fn new(slots: u32) -> ReceivingRail {
         ReceivingRail {
-            block_bytes,
             transfers: BTreeMap::new(),
             flows: FlowTable::new(0),
             slots: SlotTable::new(slots),
@@ -80,7 +78,7 @@ impl ReceivingRail {
     }
 
     pub(super) fn join(&mut self, transfer: TransferIx, path: DataPath, silence: Duration) {
-        let receiver = PieceReceiver::new(self.block_bytes, silence);
+        let receiver = PieceReceiver::new(silence);
         let state = ReceivingTransfer { receiver, path, relays: None, is_draining: false };
         self.transfers.insert(transfer, state);
     }

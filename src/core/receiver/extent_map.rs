@@ -8,6 +8,8 @@ use crate::core::units::{NodeIx, Span, union};
 use crate::core::wire::Check;
 use crate::core::wire::limits::LEFT_MAX;
 
+mod kept;
+
 /// A run of neighbouring pieces of one segment.
 ///
 /// Invariant: `first < end`.
@@ -105,9 +107,16 @@ impl ExtentMap {
 
     /// Returns the runs of a segment's pieces that have not landed.
     pub(super) fn open_runs(&self, segment: u32) -> Vec<PieceRun> {
-        let SegmentExtents { span, settled, .. } = &self.segments[segment as usize];
+        let end = self.grid.piece_count(self.segments[segment as usize].span);
+        self.open_runs_of(PieceRun { segment, first: 0, end })
+    }
+
+    /// Returns the parts of a run that have not landed.
+    fn open_runs_of(&self, run: PieceRun) -> Vec<PieceRun> {
+        let PieceRun { segment, first, end } = run;
+        let settled = &self.segments[segment as usize].settled;
         let mut runs: Vec<PieceRun> = Vec::new();
-        for index in (0..self.grid.piece_count(*span)).filter(|&index| !settled.contains(index)) {
+        for index in (first..end).filter(|&index| !settled.contains(index)) {
             match runs.last_mut() {
                 Some(run) if run.end == index => run.end += 1,
                 _ => runs.push(PieceRun { segment, first: index, end: index + 1 }),
@@ -117,8 +126,7 @@ impl ExtentMap {
     }
 
     /// Marks the pieces that lie wholly in `holes` (ascending, disjoint) as landed: they are zeros,
-    /// and a new file's holes read as zeros. Returns their bytes. Call it before anything else
-    /// lands.
+    /// and a new file's holes read as zeros. Returns the newly landed bytes.
     pub(super) fn land_holes(&mut self, holes: &[Span]) -> u64 {
         let mut bytes = 0;
         for segment in 0..self.segment_count() {
@@ -142,40 +150,43 @@ impl ExtentMap {
         bytes
     }
 
-    /// Marks a run of zeros as landed. A run may have tens of millions of pieces: where checks of
-    /// zeros join at any length, one check is computed for the whole run.
+    /// Marks those pieces of a run of zeros as landed that have not. A run may have tens of
+    /// millions of pieces: where checks of zeros join at any length, one check is computed for all
+    /// that are neighbours.
     fn land_zeros(&mut self, run: PieceRun) -> u64 {
-        let span = Span::new(
-            self.piece(run.segment, run.first).start,
-            self.piece(run.segment, run.end - 1).end,
-        );
-        if matches!(self.method, CheckMethod::Blake3(_)) {
-            for index in run.first..run.end {
-                let piece = self.piece(run.segment, index);
-                self.land(piece, self.method.of_zeros(piece));
+        let joins = !matches!(self.method, CheckMethod::Blake3(_));
+        let mut bytes = 0;
+        for open in self.open_runs_of(run) {
+            if joins {
+                let span = self.run_span(open);
+                self.land_run(open, self.method.of_zeros(span));
+                bytes += span.bytes();
+                continue;
             }
-        } else {
-            let segment = &mut self.segments[run.segment as usize];
-            segment.settled.insert_all(run.first, run.end);
-            segment.checks.add(span, self.method.of_zeros(span));
-            segment.left_bytes -= span.bytes();
-            self.landed_bytes += span.bytes();
+            for index in open.first..open.end {
+                let piece = self.piece(open.segment, index);
+                self.land(piece, self.method.of_zeros(piece));
+                bytes += piece.bytes();
+            }
         }
-        span.bytes()
+        bytes
     }
 
-    /// Marks a range that an earlier attempt had landed, if it is a piece of this map. Returns the
-    /// newly landed bytes, else 0. Where segments are cut at other positions than before, the
-    /// pieces at the cuts are fetched again.
-    pub(super) fn land_kept(&mut self, span: Span, check: Check) -> u64 {
-        let at = self.segments.partition_point(|segment| segment.span.end <= span.start);
-        let Some(segment) = self.segments.get(at).filter(|segment| segment.span.contains(span))
-        else {
-            return 0;
-        };
-        let is_piece =
-            self.grid.piece(segment.span, self.grid.index_of(segment.span, span.start)) == span;
-        if is_piece && self.land(span, check) { span.bytes() } else { 0 }
+    /// Marks a run of pieces as landed, of which none has.
+    fn land_run(&mut self, run: PieceRun, check: Check) {
+        let span = self.run_span(run);
+        let segment = &mut self.segments[run.segment as usize];
+        segment.settled.insert_all(run.first, run.end);
+        segment.checks.add(span, check);
+        segment.left_bytes -= span.bytes();
+        self.landed_bytes += span.bytes();
+    }
+
+    fn run_span(&self, run: PieceRun) -> Span {
+        Span::new(
+            self.piece(run.segment, run.first).start,
+            self.piece(run.segment, run.end - 1).end,
+        )
     }
 
     pub(super) fn piece(&self, segment: u32, index: u64) -> Span {
@@ -184,7 +195,7 @@ impl ExtentMap {
 
     /// Returns the bytes of `run`.
     pub(super) fn run_bytes(&self, run: PieceRun) -> u64 {
-        self.piece(run.segment, run.end - 1).end - self.piece(run.segment, run.first).start
+        self.run_span(run).bytes()
     }
 
     /// Returns the segment and index of a piece that this map handed out.
@@ -276,12 +287,7 @@ impl ExtentMap {
     /// would be missing if the transfer ended now.
     pub(crate) fn lacking(&self) -> Vec<Span> {
         let open = (0..self.segment_count()).flat_map(|segment| self.open_runs(segment));
-        let open = open.map(|run| {
-            Span::new(
-                self.piece(run.segment, run.first).start,
-                self.piece(run.segment, run.end - 1).end,
-            )
-        });
+        let open = open.map(|run| self.run_span(run));
         union(open.chain(self.missing()).collect())
     }
 

@@ -157,9 +157,8 @@ impl PieceScheduler {
             .iter()
             .map(|source| (source.span, source.senders.iter().map(|sender| sender.0).collect()));
         let mut extents = ExtentMap::new(grid, method, segments);
+        let resumed_bytes = extents.land_kept(completed.kept, completed.holes);
         extents.land_holes(completed.holes);
-        let resumed_bytes =
-            completed.kept.iter().map(|piece| extents.land_kept(piece.span, piece.check)).sum();
         let shares =
             SenderShares::cut(&extents, sources.iter().map(|source| source.senders.as_slice()));
         let senders: BTreeSet<NodeIx> =

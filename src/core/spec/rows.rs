@@ -130,7 +130,7 @@ pub struct Spec {
     pub rows: Vec<Row>,
     /// `option origin N`: origin of the block grid; by default the lowest byte offered.
     pub origin: Option<u64>,
-    /// `option block N`: size of a block in bytes; by default 1 MiB.
+    /// `option block N`: size of a block in bytes; without it, one that fits is chosen.
     pub block_bytes: Option<u64>,
     /// `option store NAME RATE`: the stores that rows name, each once.
     pub stores: Vec<StoreRate>,

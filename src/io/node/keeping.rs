@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::reading::ReadProgress;
 use super::verify::reads_as;
+use crate::core::block_grid::{BLOCK_BYTES_MIN, PIECES_MAX};
 use crate::core::check::CheckMethod;
 use crate::core::options::CheckKind;
 use crate::core::piece::LandedPiece;
@@ -37,13 +38,10 @@ pub(super) fn keeping(prepare: &Prepare, uri: &str, rows: &[(u64, Span)]) -> Jou
     let mut rows = rows.to_vec();
     rows.sort_unstable_by_key(|(offset, span)| (*offset, span.start, span.end));
     let rows = rows.iter().flat_map(|(offset, span)| [*offset, span.start, span.end]);
-    let options = [
-        options.origin,
-        options.block_bytes.into(),
-        options.transfer.check as u64,
-        object.start,
-        object.end,
-    ];
+    let check = options.transfer.check;
+    // Values of BLAKE3 are of pieces; others are joined to those of any larger ones.
+    let block_bytes = if check == CheckKind::Blake3 { options.block_bytes } else { 0 };
+    let options = [options.origin, block_bytes.into(), check as u64, object.start, object.end];
     options.into_iter().chain(rows).for_each(|number| _ = hasher.update(&number.to_le_bytes()));
     let identity = *hasher.finalize().as_bytes();
     JournalIdentity {
@@ -53,11 +51,14 @@ pub(super) fn keeping(prepare: &Prepare, uri: &str, rows: &[(u64, Span)]) -> Jou
     }
 }
 
-/// More records than rows can make: one for each of their pieces, twice where an earlier plan cut
-/// them otherwise, and as many more as plans have cuts.
+/// More records than rows can make: one for each of their pieces, or of those that another attempt
+/// may have chosen, twice where an earlier plan cut them otherwise, and as many more as plans have
+/// cuts.
 fn records_max(prepare: &Prepare, rows: &[Span]) -> u64 {
-    let block_bytes = u64::from(prepare.options.block_bytes).max(1);
-    let pieces = rows.iter().map(|span| span.bytes() / block_bytes + 2);
+    let pieces = rows.iter().map(|span| {
+        let chosen = (span.bytes() / PIECES_MAX).max(BLOCK_BYTES_MIN);
+        span.bytes() / u64::from(prepare.options.block_bytes).clamp(1, chosen) + 2
+    });
     pieces.fold(CUTS_MAX, |sum, count| sum.saturating_add(count.saturating_mul(2)))
 }
 

@@ -14,6 +14,8 @@ use crate::io::rail::{RailCommand, RailHandle, RailPlacement, RailSize, ReportSe
 /// Time that a rail without a transfer is kept. Its slots are locked memory that took longer to
 /// make than a small transfer takes; a node at rest is small.
 const KEPT: Duration = Duration::from_secs(5);
+/// Slots that are larger may be fewer than a transfer asks for, by this factor.
+const FEWER: u32 = 4;
 
 /// The rails of one thread of a NIC.
 pub(super) struct PortRails {
@@ -46,9 +48,13 @@ struct PortRail {
 }
 
 impl PortRail {
-    /// Returns true if its slots hold the blocks of a transfer, and are as many as it needs.
+    /// Returns true if its slots hold the blocks of a transfer, and are as many as it needs. Larger
+    /// slots may be fewer: a transfer with small blocks needs no rail of its own.
     fn fits(&self, size: RailSize) -> bool {
-        self.size.block_bytes >= size.block_bytes && self.size.slots >= size.slots
+        let bytes = |size: RailSize| u64::from(size.slots) * size.block_bytes;
+        let are_enough = self.size.slots >= size.slots
+            || (self.size.slots >= size.slots / FEWER && bytes(self.size) >= bytes(size));
+        self.size.block_bytes >= size.block_bytes && are_enough
     }
 }
 
@@ -195,6 +201,12 @@ mod tests {
         assert_eq!(join(&mut rails, TransferIx(4), SIZE), 2, "its slots hold them as well");
         rails.leave(TransferIx(3));
         assert_eq!(rails.due(), None, "the other one is still on");
+        let many = |slots| RailSize { slots, ..SIZE };
+        assert_eq!(join(&mut rails, TransferIx(5), many(4)), 2, "fewer of them, and as many bytes");
+        assert_eq!(join(&mut rails, TransferIx(6), many(8)), 3, "too few");
+        rails.leave(TransferIx(5));
+        rails.leave(TransferIx(6));
+        assert_eq!(rails.take_idle(awake() + 2 * KEPT, None).len(), 1);
         rails.leave(TransferIx(4));
         let due = rails.due().expect("it is idle");
         assert_eq!(rails.take_idle(due, None).len(), 1);

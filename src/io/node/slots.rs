@@ -30,7 +30,8 @@ pub(super) fn rail_size(
 /// Slots of one rail: the master's wish, within the node's limit and that of a rail, shared by its
 /// rails.
 fn slots(asked: Option<u32>, allowed: Option<u32>, rails: usize, block_bytes: u64) -> u32 {
-    let slots = asked.or(allowed).unwrap_or(SLOTS).min(allowed.unwrap_or(u32::MAX));
+    let usual = u32::try_from(MIB / block_bytes).unwrap_or(1).clamp(1, SMALLER_MAX) * SLOTS;
+    let slots = asked.or(allowed).unwrap_or(usual).min(allowed.unwrap_or(u32::MAX));
     let each = slots / u32::try_from(rails).expect("ports are few");
     let each = match asked.or(allowed) {
         Some(_) => each.max(2),
@@ -55,6 +56,8 @@ const SLOTS_FEW: u32 = 8;
 /// Slots of each kind where nobody says: with 1 MiB blocks, 32 MiB for a node that sends and
 /// receives.
 const SLOTS: u32 = 16;
+/// Smaller blocks have more slots, up to so many times: what a disk is late with is bytes.
+const SMALLER_MAX: u32 = 4;
 /// The same in bytes, which large blocks come to before.
 const SLOTS_BYTES: u64 = 256 * MIB;
 

@@ -11,9 +11,9 @@
 //! records are made with the seal, so that nobody without the key can write one.
 //!
 //! A record is written when its bytes are in the partial file, and never before. It has 64 bytes
-//! for a piece of up to 64 MiB, 1 MiB unless the user says otherwise. Ranges that start again are
-//! dropped when an attempt begins. So a journal has no more records than its rows have pieces, and
-//! one for the whole file: 0.006 % of it.
+//! for a piece of up to 64 MiB, 64 KiB to 8 MiB unless the user says otherwise. Ranges that start
+//! again are dropped when an attempt begins. So a journal has no more records than its rows have
+//! pieces, and one for the whole file: 0.006 % of it with pieces of 1 MiB.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +53,7 @@ pub(super) struct FileState {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct JournalHeader {
     /// Hash of all that must be the same for a record to mean the same: transfer, destination,
-    /// rows, grid, check.
+    /// rows, the grid's origin, check.
     pub(super) identity: [u8; 32],
     /// Boot of the machine in which it was begun.
     pub(super) boot: [u8; 16],

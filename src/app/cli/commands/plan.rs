@@ -81,6 +81,8 @@ struct PlanText<'a> {
 struct PlanJson<'a> {
     transfer: &'a str,
     scheduler: &'a str,
+    /// The specification's, or the chosen one.
+    block_bytes: u64,
     /// Bytes delivered, summed over receivers.
     bytes: u64,
     predicted_seconds: f64,
@@ -119,6 +121,7 @@ impl PlanText<'_> {
         let plan = PlanJson {
             transfer: self.transfer,
             scheduler: self.plan.scheduler.name(),
+            block_bytes: self.roster.grid.block_bytes(),
             bytes: self.plan.wanted_bytes(),
             predicted_seconds: self.plan.predicted_seconds,
             bound_seconds: self.plan.bound.seconds,
@@ -178,11 +181,13 @@ impl PlanText<'_> {
              scheduler  {}, in {:.6} s\n\
              predicted  {predicted_seconds:.6} s by these weights alone\n\
              bound      {:.6} s, set by {}\n\
+             block      {}\n\
              {assumed}{simulated}",
             scheduler.name(),
             self.planning_seconds,
             bound.seconds,
-            printable(&bound.bottleneck)
+            printable(&bound.bottleneck),
+            human_bytes(self.roster.grid.block_bytes())
         )
     }
 }

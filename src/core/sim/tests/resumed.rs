@@ -6,6 +6,54 @@ use super::files::{Data, Files, is_journal, listed};
 use super::*;
 use crate::io::store::journal::spans;
 
+/// Returns a cluster for an attempt with blocks of this size at a file with holes, in two copies.
+fn attempt_with_blocks(home: &Path, block_bytes: u64, seed: u64) -> SimCluster {
+    let mut rows = vec![row(RowRole::Sender, 0, 0, 8 << 20)];
+    for node in 1..3 {
+        let uri = DataUri::File(format!("/n{node}").into());
+        rows.push(Row { uri, ..row(RowRole::Receiver, node, 0, 8 << 20) });
+    }
+    let spec = Spec { rows, block_bytes: Some(block_bytes), ..Spec::default() };
+    let roster = Roster::new(&spec);
+    let options = TransferOptions {
+        check: CheckKind::Crc64,
+        limit: Some(BitRate(50_000_000)),
+        ..TransferOptions::default()
+    };
+    let terms = AttemptConfig::new(&spec, &roster, identity(seed as u8), options);
+    let links = vec![NodeLinks { up: GBIT, down: GBIT }; roster.entries.len()];
+    let mut cluster = SimCluster::new(roster, terms, SimWorld { links, seed, ..quiet_world() });
+    for node in 0..3 {
+        let home = home.to_owned();
+        let data = Data { generation: 1, hole_every: 5 };
+        let open = move || -> Box<dyn SimDisk> { Box::new(Files::new(&home, data)) };
+        cluster.set_disks(NodeIx(node), Box::new(open));
+    }
+    cluster
+}
+
+/// Every attempt has other blocks than the one before, and each completes a part of the rest.
+#[test]
+fn a_journal_is_of_use_to_an_attempt_with_another_block() {
+    let folder = || tempfile::tempdir().expect("a folder");
+    let whole = attempt_with_blocks(folder().path(), BLOCK, 0).run();
+    assert_eq!(whole.error, None);
+    for blocks in [[16 << 10, 256 << 10, 4096], [1 << 20, 64 << 10, 512 << 10]] {
+        let home = folder();
+        for (seed, block) in (1..).zip(blocks).take(2) {
+            let mut cluster = attempt_with_blocks(home.path(), block, seed);
+            cluster.fault(Moment(700_000_000), InjectedFault::Kill(NodeIx(0)));
+            assert!(cluster.run().error.is_some(), "its only sender died");
+        }
+        let kept = kept_bytes(home.path());
+        let last = attempt_with_blocks(home.path(), blocks[2], 3).run();
+        assert_eq!((last.error, &last.digest), (None, &whole.digest), "{blocks:?}");
+        // A piece that is known in part starts again: at the ends of few runs.
+        let resumed = last.counts.resumed_bytes;
+        assert!(kept > 2 << 20 && resumed > kept * 3 / 4, "{resumed} of {kept}, {blocks:?}");
+    }
+}
+
 /// The readers of `overlapping`, with files of their own.
 fn to_files(mib: u64) -> Vec<Row> {
     let mut rows = overlapping(mib);

@@ -144,7 +144,8 @@ fn named_options_exist() {
     for (_, text) in texts("bench/src", &["rs"]) {
         let fields =
             text.lines().filter_map(|line| line.trim().split_once(": ").map(|(name, _)| name));
-        let fields = fields.map(|field| field.trim_start_matches("pub(crate) ").replace('_', "-"));
+        let fields = fields.filter_map(|field| field.split(' ').next_back());
+        let fields = fields.map(|field| field.replace('_', "-"));
         known.extend(fields.map(|field| format!("--{field}")));
     }
     for (_, text) in texts("tools", &[""]) {

@@ -13,7 +13,8 @@ use hwlocality::object::attributes::ObjectAttributes;
 use hwlocality::object::types::OSDeviceType;
 use hwlocality::topology::builder::{TopologyBuilder, TypeFilter};
 
-use crate::sysfs::{NicInfo, SysfsTree, agreed};
+use crate::nic_info::NicInfo;
+use crate::sysfs::{SysfsTree, agreed};
 
 /// A machine as hwloc sees it.
 ///

@@ -19,6 +19,7 @@ mod cpus;
 mod hwloc;
 mod listed;
 mod memory;
+mod nic_info;
 mod nics;
 mod placement;
 mod sysfs;
@@ -28,6 +29,7 @@ pub use cpus::{PinError, cpus_allowed, parse_cpus, pin};
 #[cfg(feature = "hwloc")]
 pub use hwloc::{HwlocTopology, NicPlace};
 pub use memory::{prefer_node, share_arenas};
-pub use nics::{NicAddress, addresses, netlink_obstacle, nics};
+pub use nic_info::{NicAddress, NicInfo};
+pub use nics::{addresses, netlink_obstacle, nics};
 pub use placement::{FreeCores, NicRequest, PinningPolicy, place};
-pub use sysfs::{NicInfo, SysfsTree};
+pub use sysfs::SysfsTree;

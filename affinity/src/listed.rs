@@ -8,7 +8,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use crate::nics::NicAddress;
+use crate::nic_info::NicAddress;
 
 /// Returns every address with its interface.
 pub(crate) fn addresses(proc_net: &Path) -> Vec<(String, NicAddress)> {

@@ -10,33 +10,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cpus::parse_cpus;
-use crate::nics::NicAddress;
+use crate::nic_info::NicInfo;
 
 /// A tree like `/sys`.
 #[derive(Clone, Debug)]
 pub struct SysfsTree {
     root: PathBuf,
-}
-
-/// A network interface and its position.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NicInfo {
-    /// The interface's name.
-    pub name: String,
-    /// True if it can carry traffic: its state is `up`, or it is `unknown`, as for the loopback
-    /// interface, and there is a carrier.
-    pub up: bool,
-    /// Largest packet in bytes.
-    pub mtu: u32,
-    /// Line rate in 10^6 bits per second; `None` if the driver does not report it.
-    pub speed_mbit: Option<u32>,
-    /// NUMA node that it is attached to; `None` if unknown.
-    pub numa_node: Option<u32>,
-    /// CPUs of that node, ascending; empty if it is unknown, and then all CPUs are equal.
-    pub cpus: Vec<usize>,
-    /// Its addresses, in the kernel's order. [`SysfsTree::nic`] leaves them empty;
-    /// [`crate::nics()`] fills them in.
-    pub addresses: Vec<NicAddress>,
 }
 
 impl SysfsTree {

@@ -23,7 +23,7 @@ use crate::process::{self, RunningProcess};
 #[derive(Args)]
 pub(crate) struct FrozenOptions {
     /// Bytes of the healthy transfer; K, M, G are powers of 1024. Whole MiB.
-    #[arg(long, default_value = "1G", value_parser = crate::whole_mebibytes)]
+    #[arg(long, default_value = "1G", value_parser = crate::options::whole_mebibytes)]
     bytes: u64,
     /// Number of rounds.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]

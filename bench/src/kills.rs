@@ -22,10 +22,10 @@ use nix::sys::signal::Signal;
 use random::SplitMix;
 use serde_json::Value;
 
-use crate::contenders::BenchScenario;
 use crate::lab::WorkDir;
 use crate::options::program_beside;
 use crate::process::{self, RunningProcess};
+use crate::scenario::BenchScenario;
 
 #[derive(Args)]
 pub(crate) struct KillOptions {
@@ -51,7 +51,7 @@ pub(crate) struct KillOptions {
     #[arg(long)]
     alone: bool,
     /// The largest transfer; the smallest is 64 MiB, and small ones are more frequent.
-    #[arg(long, default_value = "1G", value_parser = crate::whole_mebibytes)]
+    #[arg(long, default_value = "1G", value_parser = crate::options::whole_mebibytes)]
     bytes_max: u64,
     /// Folder of the files.
     #[arg(long, default_value = "build/bench")]

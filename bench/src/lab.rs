@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::statvfs::statvfs;
 use random::SplitMix;
 
-use crate::contenders::{BenchFiles, BenchScenario, WorkItem};
 use crate::process::RunningProcess;
+use crate::scenario::{BenchFiles, BenchScenario, WorkItem};
 
 const BLOCK_BYTES: usize = 1 << 20;
 /// Prefix of the folders' names, which end with the number of the owning process.

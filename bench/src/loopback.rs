@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::contenders::{BenchScenario, Contender, RunTiming, WorkItem};
+use crate::contenders::{Contender, RunTiming};
 use crate::lab::WorkDir;
 use crate::process;
+use crate::scenario::{BenchScenario, WorkItem};
 
 const GIB: f64 = (1u64 << 30) as f64;
 

@@ -20,6 +20,7 @@ mod plans;
 mod process;
 mod raw;
 mod report;
+mod scenario;
 mod series;
 mod soak;
 
@@ -27,13 +28,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cep_fast::units::{MIB, parse_size};
 use clap::{Args, Parser, Subcommand};
 
-use contenders::{BenchScenario, Contender};
+use contenders::Contender;
 use lab::WorkDir;
-use options::CommonOptions;
+use options::{CommonOptions, whole_mebibytes};
 use report::{BenchMachine, BenchReport, RAW};
+use scenario::{ScenarioName, scenarios};
 
 /// Measures cep-fast against the raw limit of this machine and against its peers.
 #[derive(Parser)]
@@ -103,12 +104,6 @@ struct LoopbackOptions {
     deadline: u64,
     #[command(flatten)]
     common: CommonOptions,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum ScenarioName {
-    Memory,
-    File,
 }
 
 /// Cores of the raw limit's two processes, if pinned.
@@ -195,22 +190,6 @@ impl LoopbackOptions {
     }
 }
 
-/// Returns the scenario of this name, or all of them.
-fn scenarios(name: Option<ScenarioName>) -> Vec<BenchScenario> {
-    match name {
-        None => BenchScenario::ALL.to_vec(),
-        Some(ScenarioName::Memory) => vec![BenchScenario::MemoryToMemory],
-        Some(ScenarioName::File) => vec![BenchScenario::FileToFile],
-    }
-}
-
-/// Parses a number of bytes that is whole MiB: `4G`, `512M`.
-fn whole_mebibytes(text: &str) -> Result<u64, &'static str> {
-    let bytes = parse_size(text)?;
-    let is_whole = bytes > 0 && bytes.is_multiple_of(MIB);
-    if is_whole { Ok(bytes) } else { Err("whole MiB, such as 512M") }
-}
-
 /// Parses two cores, `0,1`, or `none`.
 fn cores(text: &str) -> Result<RawCores, String> {
     if text == "none" {
@@ -226,16 +205,6 @@ fn cores(text: &str) -> Result<RawCores, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn byte_counts_are_whole_mebibytes() {
-        assert_eq!(whole_mebibytes("4G"), Ok(4 << 30));
-        assert_eq!(whole_mebibytes("2048K"), Ok(2 << 20));
-        assert_eq!(whole_mebibytes("1048576"), Ok(1 << 20));
-        for wrong in ["", "G", "0", "1K", "-1M", "99999999999G"] {
-            assert!(whole_mebibytes(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn cores_are_a_pair_or_none() {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use cep_fast::units::{MIB, parse_size};
 use clap::Args;
 use netlab::LabScript;
 use serde::Serialize;
@@ -79,4 +80,26 @@ pub(crate) fn program_beside(named: Option<&Path>) -> Result<PathBuf> {
         Some(program) => program.to_owned(),
         None => std::env::current_exe()?.with_file_name("cep-fast"),
     })
+}
+
+/// Parses a number of bytes that is whole MiB: `4G`, `512M`.
+pub(crate) fn whole_mebibytes(text: &str) -> Result<u64, &'static str> {
+    let bytes = parse_size(text)?;
+    let is_whole = bytes > 0 && bytes.is_multiple_of(MIB);
+    if is_whole { Ok(bytes) } else { Err("whole MiB, such as 512M") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_counts_are_whole_mebibytes() {
+        assert_eq!(whole_mebibytes("4G"), Ok(4 << 30));
+        assert_eq!(whole_mebibytes("2048K"), Ok(2 << 20));
+        assert_eq!(whole_mebibytes("1048576"), Ok(1 << 20));
+        for wrong in ["", "G", "0", "1K", "-1M", "99999999999G"] {
+            assert!(whole_mebibytes(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -7,8 +7,8 @@ use comfy_table::Table;
 use serde::Serialize;
 
 use crate::bar::Threshold;
-use crate::contenders::BenchScenario;
 use crate::loopback::{ContenderOutcome, RunSample};
+use crate::scenario::BenchScenario;
 
 /// Contenders that are not peers.
 const OURS: &str = "ours";

@@ -8,10 +8,11 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
 use super::book::BenchResults;
-use super::{CaseFixture, iperf, rows};
+use super::fixture::{CaseFixture, rows};
+use super::iperf;
 use crate::cluster::{self, CompletedTransfer, LabCluster};
-use crate::contenders::{BenchScenario, WorkItem};
 use crate::process::RunningProcess;
+use crate::scenario::{BenchScenario, WorkItem};
 
 /// Every packet has 1500 bytes here, which limits the rate of the machine.
 const RATE_MBIT: u32 = 500;

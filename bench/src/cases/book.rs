@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::bar::Threshold;
-use crate::contenders::BenchScenario;
 use crate::report::BenchMachine;
+use crate::scenario::BenchScenario;
 
 /// Results of a run.
 #[derive(Serialize)]
@@ -170,7 +170,7 @@ impl BenchFinding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::LabCase;
+    use super::super::options::LabCase;
     use super::*;
 
     #[test]

@@ -4,11 +4,11 @@
 use anyhow::Result;
 
 use super::book::BenchResults;
-use super::{CaseFixture, rows};
+use super::fixture::{CaseFixture, rows};
 use crate::bar::Threshold;
 use crate::cluster::{CompletedTransfer, LabCluster};
-use crate::contenders::BenchScenario;
 use crate::process::{EndedProcess, RunningProcess};
+use crate::scenario::BenchScenario;
 
 const RATES_MBIT: [u32; 4] = [1000; 4];
 

@@ -8,8 +8,8 @@ use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result, ensure};
 
-use super::CaseFixture;
 use super::book::BenchResults;
+use super::fixture::CaseFixture;
 use crate::bar::Threshold;
 use crate::cluster::{CompletedTransfer, LabCluster, address};
 

@@ -7,11 +7,13 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::book::BenchResults;
-use super::{CaseFixture, iperf, rows};
+use super::fixture::{CaseFixture, rows};
+use super::iperf;
+use super::options::{FaultSide, NicFault};
 use crate::bar::Threshold;
 use crate::cluster::{self, CompletedTransfer, LabCluster};
-use crate::contenders::{BenchScenario, WorkItem};
 use crate::process::EndedProcess;
+use crate::scenario::{BenchScenario, WorkItem};
 use crate::series::CounterSeries;
 
 const RATES_MBIT: [u32; 4] = [1000; 4];
@@ -25,26 +27,6 @@ const LINKS_SECONDS: f64 = 5.0;
 /// Duration of the fault in the transfer in which the NIC comes back, and of the rest of that
 /// transfer: longer than the longest backoff of a rail pair.
 const RETURN_SECONDS: f64 = 6.0;
-
-/// Fault of a NIC.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub(crate) enum NicFault {
-    /// The link is down.
-    Down,
-    /// Everything is dropped in both directions, silently.
-    Drop,
-    /// Every packet is answered with a reset.
-    Reset,
-    /// Its rate falls to a tenth.
-    Tenth,
-}
-
-/// Node of the NIC.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub(crate) enum FaultSide {
-    Sender,
-    Receiver,
-}
 
 /// One fault of one NIC.
 struct NicStrike {

@@ -3,11 +3,11 @@
 use anyhow::Result;
 
 use super::book::BenchResults;
-use super::{CaseFixture, rows};
+use super::fixture::{CaseFixture, rows};
 use crate::bar::Threshold;
 use crate::cluster::{CompletedTransfer, LabCluster};
-use crate::contenders::{BenchScenario, WorkItem};
 use crate::report::median;
+use crate::scenario::{BenchScenario, WorkItem};
 
 /// Rates of the link, one at a time.
 const RATES_MBIT: [u32; 2] = [1000, 2500];

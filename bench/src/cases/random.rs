@@ -4,8 +4,8 @@
 use anyhow::{Context, Result};
 use random::SplitMix;
 
-use super::CaseFixture;
 use super::book::BenchResults;
+use super::fixture::CaseFixture;
 use crate::bar::Threshold;
 use crate::cluster::{CompletedTransfer, address};
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
-use super::CaseFixture;
 use super::book::BenchResults;
+use super::fixture::CaseFixture;
 use crate::bar::Threshold;
 use crate::cluster::{CompletedTransfer, LabCluster, address};
 

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::book::BenchResults;
-use super::{CaseFixture, GOODPUT};
+use super::fixture::{CaseFixture, GOODPUT};
 use crate::bar::Threshold;
 use crate::cluster::{CompletedTransfer, LabCluster, address};
 

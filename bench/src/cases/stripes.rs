@@ -3,11 +3,12 @@
 use anyhow::Result;
 
 use super::book::BenchResults;
-use super::{CaseFixture, iperf, rows};
+use super::fixture::{CaseFixture, rows};
+use super::iperf;
 use crate::bar::Threshold;
 use crate::cluster::{CompletedTransfer, LabCluster};
-use crate::contenders::{BenchScenario, WorkItem};
 use crate::report::median;
+use crate::scenario::{BenchScenario, WorkItem};
 
 const GIGABIT: u32 = 1000;
 

@@ -4,9 +4,10 @@
 use anyhow::Result;
 use nix::unistd::Uid;
 
-use super::{BenchScenario, Contender, RunTiming, WorkItem, missing_program, program};
+use super::contender::{Contender, RunTiming, missing_program, program};
 use crate::lab::WorkDir;
 use crate::process;
+use crate::scenario::{BenchScenario, WorkItem};
 
 pub(crate) const SERVER: &str = "globus-gridftp-server";
 pub(crate) const CLIENT: &str = "globus-url-copy";

@@ -3,9 +3,10 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{BenchScenario, Contender, RunTiming, WorkItem, missing_program, program};
+use super::contender::{Contender, RunTiming, missing_program, program};
 use crate::lab::WorkDir;
 use crate::process;
+use crate::scenario::{BenchScenario, WorkItem};
 
 pub(super) struct IperfContender {
     pub(super) streams: StreamCount,

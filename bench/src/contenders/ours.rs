@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use super::{BenchScenario, Contender, RunTiming, WorkItem};
+use super::contender::{Contender, RunTiming};
 use crate::lab::WorkDir;
 use crate::process;
+use crate::scenario::{BenchScenario, WorkItem};
 
 pub(super) struct CepFast {
     pub(super) program: PathBuf,

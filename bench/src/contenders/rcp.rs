@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use nix::unistd::User;
 
-use super::{BenchScenario, Contender, RunTiming, WorkItem, missing_program, program};
+use super::contender::{Contender, RunTiming, missing_program, program};
 use crate::lab::WorkDir;
 use crate::process::{self, RunningProcess};
+use crate::scenario::{BenchScenario, WorkItem};
 
 pub(super) struct Rcp {
     /// Folder of `rcp` and `rcpd`.

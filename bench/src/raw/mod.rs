@@ -16,9 +16,10 @@ use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::contenders::{BenchScenario, Contender, RunTiming, WorkItem};
+use crate::contenders::{Contender, RunTiming};
 use crate::lab::WorkDir;
 use crate::process::{self, RunningProcess};
+use crate::scenario::{BenchScenario, WorkItem};
 pub(crate) use ring::WaitMode;
 
 /// Half of the raw limit that a process runs.

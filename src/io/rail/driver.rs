@@ -8,13 +8,13 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use ring::{Completion, CompletionStage, RingIo};
 
+use super::buffers::{RailBuffers, RailSize, entries};
+use super::command::{RailCommand, ReportSender};
 use super::contexts::OpContext;
 use super::operations::{FlowSocket, RailOps, RailTransfer};
 use super::receive::{ReceivingOps, header_received, requests_sent};
 use super::send::{SendingOps, refusal_sent};
-use super::start::{RailBuffers, entries};
 use super::transfer_files::TransferFiles;
-use super::{RailCommand, RailSize, ReportSender};
 use crate::core::error::{Code, Error};
 use crate::core::piece::{FlowIx, TransferIx};
 use crate::core::rail::{FLOWS_MAX, FlowDirection, RailAction, RailEvent, RailMachine, RailNotice};

@@ -6,16 +6,19 @@
 //! it is reaped, and nothing here blocks but that one wait.
 //!
 //! - [`transfer_files`]: one transfer's files and layouts, shared by the node's rails
+//! - `command`: the queues between a rail and its control thread
 //! - `driver`: the loop
 //! - `operations`: the ring, the files of transfers and the sockets of flows
 //! - `receive`: requests out, headers and payloads in, checks, writes
 //! - `send`: requests in, reads, checks, sends; `splice`: pieces that are sent from the page cache
-//! - `slot_store`: the memory of slots between two operations
+//! - `buffers`: the memory of a rail; `slot_store`: that of slots between two operations
 //! - `contexts`: the purpose of each operation in flight
 //! - `paths`: the ways that bytes took, for the report
 
 pub(crate) mod transfer_files;
 
+mod buffers;
+mod command;
 mod contexts;
 mod driver;
 mod operations;
@@ -30,9 +33,7 @@ mod start;
 mod tests;
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -41,48 +42,14 @@ use nix::sys::signal::{SigSet, Signal};
 use ring::Waker;
 
 use crate::core::error::{Code, Error, Result};
-use crate::core::piece::{FlowIx, TransferIx};
-use crate::core::rail::{FlowDirection, RailNotice, TransferCommand};
+use crate::core::rail::RailNotice;
 use crate::io::clock::Clock;
-use transfer_files::TransferFiles;
 
-pub(crate) use start::slots_max;
+pub(crate) use buffers::{RailSize, slots_max};
+pub(crate) use command::{RailCommand, ReportSender};
 
 /// Time in which a rail maps and registers its slots. The control thread waits for it.
 const STARTS_WITHIN: Duration = Duration::from_secs(20);
-
-/// Command of the control thread to a rail.
-#[derive(Debug)]
-pub(crate) enum RailCommand {
-    /// A transfer begins; flows of it may follow. `rail` is this rail's index at its node.
-    Join {
-        transfer: TransferIx,
-        rail: usize,
-        transfer_files: Arc<TransferFiles>,
-        silence: Duration,
-    },
-    /// A file of a transfer is another one from now on. Nothing of it is in flight.
-    Reopen { transfer: TransferIx, file: usize },
-    /// A flow stands; `socket` has been through its handshake.
-    FlowUp { transfer: TransferIx, flow: FlowIx, socket: OwnedFd, direction: FlowDirection },
-    /// A command for one transfer.
-    Transfer { transfer: TransferIx, command: TransferCommand },
-    /// The thread ends.
-    Stop,
-}
-
-/// Size of a rail.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RailSize {
-    /// Slots to receive into, and as many to serve from.
-    pub(crate) slots: u32,
-    /// True if the first transfer receives; if not, those slots are made when one does.
-    pub(crate) receives: bool,
-    /// True if the first transfer sends.
-    pub(crate) sends: bool,
-    /// The largest piece.
-    pub(crate) block_bytes: u64,
-}
 
 /// CPU of a rail's thread, and NUMA node of its memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -115,13 +82,6 @@ pub(crate) struct RailHandle {
     commands: Sender<RailCommand>,
     waker: Waker,
     thread: Option<JoinHandle<()>>,
-}
-
-/// Queue for a rail's notices, which wakes the control thread.
-pub(crate) trait ReportSender: Clone + Send + 'static {
-    /// Takes reports from the front of `reports`, as many as there is room for: all, unless the
-    /// control thread is far behind. Neither blocks nor allocates, for a rail does neither.
-    fn deliver(&self, reports: &mut VecDeque<RailNotice>);
 }
 
 impl RailHandle {

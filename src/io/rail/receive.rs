@@ -2,7 +2,7 @@
 
 use ring::{Errno, FileId, RingIo, RingOp, Slot, SlotPool};
 
-use super::RailSize;
+use super::buffers::RailSize;
 use super::contexts::OpContext;
 use super::operations::{RailOps, RailTransfer, broken, first_extent, out_of_buffers, piece_bytes};
 use super::slot_store::SlotStore;

@@ -2,7 +2,7 @@
 
 use ring::{CachedPages, Errno, FileId, RingIo, RingOp, Slot, SlotPool};
 
-use super::RailSize;
+use super::buffers::RailSize;
 use super::contexts::OpContext;
 use super::operations::{
     HEADER_BUFFER_BYTES, RailOps, RailTransfer, broken, first_extent, out_of_buffers, piece_bytes,

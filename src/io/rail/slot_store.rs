@@ -2,8 +2,7 @@
 
 use ring::{Slot, SlotPool};
 
-use super::RailSize;
-use super::start::slots;
+use super::buffers::{RailSize, slots};
 use crate::core::rail::SlotIx;
 
 /// The slots of one direction, by the machine's number, and a job of the driver's for each.

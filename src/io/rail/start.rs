@@ -1,4 +1,4 @@
-//! Making a rail: its buffers, and the ring or what stands in for one.
+//! Making a rail: the ring, or what stands in for one.
 //!
 //! Where the kernel has no `io_uring` for us (containers and hardened systems forbid it), the same
 //! driver runs over plain calls and `poll`: it loses speed and nothing else. Where the locked
@@ -7,16 +7,12 @@
 use std::sync::Once;
 
 use crossbeam_channel::{Receiver, Sender};
-use ring::{
-    Errno, POOL_BYTES_MAX, PlainRing, ProbeError, RingConfig, RingIo, SlotPool, Uring, Waker,
-};
+use ring::{Errno, PlainRing, ProbeError, RingConfig, RingIo, Uring, Waker};
 
+use super::buffers::{RailBuffers, RailSize, entries};
+use super::command::{RailCommand, ReportSender};
 use super::driver::{FILES_FIXED, RailDriver};
-use super::operations::{HEADER_BUFFER_BYTES, HEADER_BUFFERS};
-use super::{RailCommand, RailSize, ReportSender};
 use crate::core::error::{Code, Error};
-use crate::core::rail::FLOWS_MAX;
-use crate::core::store::io_steps::PAGE_BYTES;
 use crate::core::units::human_bytes;
 use crate::io::clock::Clock;
 
@@ -25,54 +21,6 @@ const IO_VARIABLE: &str = "CEP_FAST_IO";
 
 /// A rail works with one slot on the wire and one that is checked or written.
 const SLOTS_MIN: u32 = 3;
-
-/// The buffers of a rail.
-pub(super) struct RailBuffers {
-    pub(super) header_buffers: SlotPool,
-    pub(super) landing_slots: Option<SlotPool>,
-    pub(super) serving_slots: Option<SlotPool>,
-    /// Driver of the operations on them, for the report.
-    pub(super) driven_by: String,
-}
-
-impl RailBuffers {
-    fn new(size: RailSize) -> std::io::Result<RailBuffers> {
-        let pool = |wanted: bool| wanted.then(|| slots(size)).transpose();
-        Ok(RailBuffers {
-            header_buffers: SlotPool::new(HEADER_BUFFERS, HEADER_BUFFER_BYTES)?,
-            landing_slots: pool(size.receives)?,
-            serving_slots: pool(size.sends)?,
-            driven_by: "io_uring".into(),
-        })
-    }
-
-    fn pools(&self) -> Vec<&SlotPool> {
-        let pools =
-            [Some(&self.header_buffers), self.landing_slots.as_ref(), self.serving_slots.as_ref()];
-        pools.into_iter().flatten().collect()
-    }
-}
-
-/// As many slots as one rail can have for blocks of this size: what one registered buffer may hold.
-pub(crate) fn slots_max(block_bytes: u64) -> u32 {
-    u32::try_from(POOL_BYTES_MAX / slot_bytes(block_bytes))
-        .expect("a buffer of a GiB has fewer pages than that")
-}
-
-/// A block, and a page of slack at either end.
-fn slot_bytes(block_bytes: u64) -> usize {
-    let block = usize::try_from(block_bytes).expect("blocks are at most 64 MiB");
-    block.next_multiple_of(PAGE_BYTES) + 2 * PAGE_BYTES
-}
-
-pub(super) fn slots(size: RailSize) -> std::io::Result<SlotPool> {
-    SlotPool::new(size.slots as usize, slot_bytes(size.block_bytes))
-}
-
-/// Operations in flight: three for each flow, and for each slot what reads, sends or writes it.
-pub(super) fn entries(size: RailSize) -> u32 {
-    3 * FLOWS_MAX as u32 + 4 * size.slots
-}
 
 /// Runs a rail on the calling thread until it is told to stop. What it needs to begin goes through
 /// `ready`.

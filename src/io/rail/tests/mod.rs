@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use crossbeam_utils::CachePadded;
 
 use super::transfer_files::{RailTally, SourceRow, TransferActivity, TransferFiles};
-use super::{RailCommand, RailHandle, RailPlacement, RailSize, ReportSender, slots_max, start};
+use super::{RailCommand, RailHandle, RailPlacement, RailSize, ReportSender, buffers, slots_max};
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
 use crate::core::options::{DataPath, TransferOptions};
@@ -270,7 +270,7 @@ fn every_number_of_slots_that_fits_a_rail_can_be_had_and_one_more_cannot() {
         let most = slots_max(block_bytes);
         let size = |slots| RailSize { slots, receives: true, sends: false, block_bytes };
         assert!(most >= 15, "{most} slots of {block_bytes}");
-        assert_eq!(start::slots(size(most)).unwrap().slot_count(), most as usize);
-        assert!(start::slots(size(most + 1)).is_err());
+        assert_eq!(buffers::slots(size(most)).unwrap().slot_count(), most as usize);
+        assert!(buffers::slots(size(most + 1)).is_err());
     }
 }

@@ -175,13 +175,6 @@ const UNSAFE: [&str; 7] = [
 /// Lines of a file without its tests. What would pass it is two files.
 const LINES_MAX: usize = 500;
 
-/// Larger files, with the reason.
-const LARGE_FILES: &[(&str, &str)] = &[
-    ("src/core/rail/sending_rail.rs", "the states of one answer are read together"),
-    ("src/core/store/destination.rs", "one table of transitions"),
-    ("src/testing/fuzzing/receiver.rs", "one world around one machine"),
-];
-
 #[test]
 fn arrows_go_one_way() {
     let mut faults = Vec::new();
@@ -287,8 +280,7 @@ fn files_are_small_and_say_why_they_are_there() {
     let mut faults = Vec::new();
     for source in PATHS.into_iter().flat_map(sources) {
         let lines = source.code.lines().count();
-        let is_excepted = LARGE_FILES.iter().any(|(large, _)| *large == source.path);
-        if (lines > LINES_MAX) != is_excepted {
+        if lines > LINES_MAX {
             faults
                 .push(format!("{}: {lines} lines without tests; {LINES_MAX} may be", source.path));
         }

@@ -16,6 +16,7 @@
 
 mod flow_credit;
 mod flow_table;
+mod loading_table;
 mod machine;
 #[cfg(test)]
 mod machine_tests;

@@ -1,12 +1,12 @@
 //! The sending half of a rail: requests in, pieces read, checked and sent behind their headers.
 //!
 //! A send without a copy has two ends: its result, after which the flow goes on, and the
-//! notification that its slot is free. At most half of the slots wait for a notification; what is
-//! sent beyond them is copied, so that a rail whose notifications are late has slots to read into.
+//! notification that its slot is free. What is sent while many wait for one is copied.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::flow_table::{FLOWS_MAX, FlowPlace, FlowTable};
+use super::loading_table::{LoadingStage, LoadingTable};
 use super::messages::{KernelRoute, LoadingPiece, RailAction, ReadOutcome, SendOutcome};
 use super::piece_map::{PieceLocation, PieceMap, SourceKind};
 use super::piece_sender::{
@@ -29,15 +29,11 @@ const UNSENT_BYTES: usize = 1 << 20;
 const UNSENT_BYTES_MIN: usize = 32 * 1024;
 
 pub(super) struct SendingRail {
-    slots: u32,
     block_bytes: u64,
     transfers: BTreeMap<TransferIx, SendingTransfer>,
     flows: FlowTable<SendingFlow>,
     sender: PieceSender,
-    /// Content of each slot.
-    loading: Vec<Option<(LoadingStage, LoadingPiece)>>,
-    /// Slots that sends without a copy have, until their notifications come.
-    zerocopy_in_flight: u32,
+    loading: LoadingTable,
     /// Bytes that each flow may keep unsent in its socket.
     unsent_bytes: usize,
     actions: VecDeque<RailAction>,
@@ -68,31 +64,14 @@ enum QueuedAnswer {
     Refusal(PieceRequest, Code),
 }
 
-/// Stage of a slot.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum LoadingStage {
-    /// The page cache is looked at.
-    Probing,
-    Reading(ReadMode),
-    /// It is ready, and waits for its flow.
-    Loaded(KernelRoute),
-    Sending(KernelRoute),
-    /// The kernel still reads it. `again` where nothing was sent, and it is to be sent plainly.
-    Held {
-        again: bool,
-    },
-}
-
 impl SendingRail {
     pub(super) fn new(slots: u32, block_bytes: u64) -> SendingRail {
         SendingRail {
-            slots,
             block_bytes,
             transfers: BTreeMap::new(),
             flows: FlowTable::new(FLOWS_MAX),
             sender: PieceSender::new(slots),
-            loading: vec![None; slots as usize],
-            zerocopy_in_flight: 0,
+            loading: LoadingTable::new(slots),
             unsent_bytes: UNSENT_BYTES,
             actions: VecDeque::with_capacity(4 * FLOWS_MAX),
         }
@@ -200,7 +179,7 @@ impl SendingRail {
 
     /// The page cache holds so much of a piece.
     pub(super) fn probed(&mut self, slot: SlotIx, cached: CacheState) {
-        let loading = self.loading_in(slot, |stage| stage == LoadingStage::Probing).1;
+        let loading = self.loading.probing(slot);
         let Some(state) = self.transfers.get(&loading.transfer) else {
             return self.load_failed(slot, Code::Cancelled);
         };
@@ -213,10 +192,7 @@ impl SendingRail {
     }
 
     pub(super) fn read_done(&mut self, slot: SlotIx, outcome: ReadOutcome) {
-        let is_reading = |stage| matches!(stage, LoadingStage::Reading(_));
-        let (LoadingStage::Reading(mode), loading) = self.loading_in(slot, is_reading) else {
-            unreachable!("looked at by the condition")
-        };
+        let (mode, loading) = self.loading.reading(slot);
         let LoadingPiece { transfer, flow, request, location } = loading;
         let Some(state) = self.transfers.get(&transfer) else {
             return self.load_failed(slot, Code::Cancelled);
@@ -224,7 +200,7 @@ impl SendingRail {
         let path = state.map.path;
         match outcome {
             ReadOutcome::Loaded => {
-                self.loading[slot.at()] = Some((LoadingStage::Loaded(route_of(mode)), loading));
+                self.loading.set(slot, LoadingStage::Loaded(route_of(mode)), loading);
                 let (flow, result) = (flow.flow, Ok(()));
                 self.sender.handle(SenderEvent::Loaded { slot, flow, ask: request, result });
                 self.settle();
@@ -251,21 +227,17 @@ impl SendingRail {
     }
 
     pub(super) fn send_done(&mut self, slot: SlotIx, outcome: SendOutcome, is_held: bool) {
-        let is_sending = |stage| matches!(stage, LoadingStage::Sending(_));
-        let (LoadingStage::Sending(route), loading) = self.loading_in(slot, is_sending) else {
-            unreachable!("looked at by the condition")
-        };
+        let (route, loading) = self.loading.sending(slot);
         let is_zerocopy = route == KernelRoute::Zerocopy;
         assert!(is_zerocopy || !is_held, "the kernel holds what it does not copy");
         let again = outcome == SendOutcome::NoZerocopy;
         if is_held {
-            self.loading[slot.at()] = Some((LoadingStage::Held { again }, loading));
+            self.loading.set(slot, LoadingStage::Held { again }, loading);
             if again {
                 return;
             }
             self.sender.handle(SenderEvent::SentHeld { flow: loading.flow.flow });
         } else {
-            self.zerocopy_in_flight -= u32::from(is_zerocopy);
             if again {
                 return self.send_plainly(slot, loading);
             }
@@ -288,16 +260,14 @@ impl SendingRail {
 
     /// The kernel reads a slot no more; `copied` says that it need not have held it.
     pub(super) fn slot_released(&mut self, slot: SlotIx, copied: bool) {
-        let is_held = |stage| matches!(stage, LoadingStage::Held { .. });
-        let (stage, loading) = self.loading_in(slot, is_held);
-        self.zerocopy_in_flight -= 1;
+        let (again, loading) = self.loading.held(slot);
         if copied {
             self.stop_zerocopy(loading, FallbackReason::Copied);
         }
-        if stage == (LoadingStage::Held { again: true }) {
+        if again {
             return self.send_plainly(slot, loading);
         }
-        self.loading[slot.at()] = None;
+        self.loading.clear(slot);
         self.sender.handle(SenderEvent::Freed { slot });
         self.settle();
     }
@@ -316,9 +286,9 @@ impl SendingRail {
     /// # Panics
     /// If a slot is held that holds nothing: it would never come back.
     pub(super) fn slots_at_work(&self) -> usize {
-        let held = self.loading.iter().flatten();
-        assert_eq!(held.clone().count(), self.sender.slots_held() as usize, "a slot has a piece");
-        held.filter(|(stage, _)| !matches!(stage, LoadingStage::Loaded(_))).count()
+        let slots_held = self.sender.slots_held() as usize;
+        assert_eq!(self.loading.piece_count(), slots_held, "a slot has a piece");
+        self.loading.count_at_work()
     }
 
     /// Asks the sender what it wants, until it wants nothing.
@@ -330,7 +300,7 @@ impl SendingRail {
                     Some(place) => self.answer(place, QueuedAnswer::Piece(slot)),
                     None => self.unload(slot, flow),
                 },
-                SenderAction::Unload { slot, .. } => self.loading[slot.at()] = None,
+                SenderAction::Unload { slot, .. } => self.loading.clear(slot),
                 SenderAction::Refuse { flow, ask, code } => {
                     if let Some(place) = self.flows.find(flow) {
                         self.answer(place, QueuedAnswer::Refusal(ask, code));
@@ -366,19 +336,19 @@ impl SendingRail {
         match first {
             Some(mode) => self.read(slot, loading, mode),
             None => {
-                self.loading[slot.at()] = Some((LoadingStage::Probing, loading));
+                self.loading.set(slot, LoadingStage::Probing, loading);
                 self.actions.push_back(RailAction::Probe { slot, loading });
             }
         }
     }
 
     fn read(&mut self, slot: SlotIx, loading: LoadingPiece, mode: ReadMode) {
-        self.loading[slot.at()] = Some((LoadingStage::Reading(mode), loading));
+        self.loading.set(slot, LoadingStage::Reading(mode), loading);
         self.actions.push_back(RailAction::Read { slot, loading, mode });
     }
 
     fn load_failed(&mut self, slot: SlotIx, code: Code) {
-        let (_, loading) = self.loading[slot.at()].take().expect("a piece is in the slot");
+        let loading = self.loading.take(slot);
         let (flow, ask, result) = (loading.flow.flow, loading.request, Err(code));
         self.sender.handle(SenderEvent::Loaded { slot, flow, ask, result });
         self.settle();
@@ -409,23 +379,16 @@ impl SendingRail {
                 self.actions.push_back(RailAction::SendRefusal { flow: place, frame });
             }
             Some(QueuedAnswer::Piece(slot)) => {
-                let is_loaded = |stage| matches!(stage, LoadingStage::Loaded(_));
-                let (stage, loading) = self.loading_in(slot, is_loaded);
-                let zerocopy = stage != LoadingStage::Loaded(KernelRoute::Splice)
-                    && self.may_zerocopy(place, transfer);
-                let route = match stage {
-                    _ if zerocopy => KernelRoute::Zerocopy,
-                    LoadingStage::Loaded(route) => route,
-                    _ => unreachable!("looked at by the condition"),
-                };
-                self.zerocopy_in_flight += u32::from(zerocopy);
+                let (ready, loading) = self.loading.loaded(slot);
+                let zerocopy = ready != KernelRoute::Splice && self.may_zerocopy(place, transfer);
+                let route = if zerocopy { KernelRoute::Zerocopy } else { ready };
                 self.send(slot, loading, route);
             }
         }
     }
 
     fn send(&mut self, slot: SlotIx, loading: LoadingPiece, route: KernelRoute) {
-        self.loading[slot.at()] = Some((LoadingStage::Sending(route), loading));
+        self.loading.set(slot, LoadingStage::Sending(route), loading);
         let LoadingPiece { transfer, flow, request, .. } = loading;
         let bytes = request.span.bytes();
         self.actions.push_back(RailAction::Send { slot, flow, transfer, bytes, route });
@@ -438,7 +401,7 @@ impl SendingRail {
         if path != Some(DataPath::Zerocopy) || copies {
             return false;
         }
-        let has_room = 2 * (self.zerocopy_in_flight + 1) <= self.slots;
+        let has_room = self.loading.may_hold_another();
         if !has_room {
             self.note(transfer, FallbackReason::Late);
         }
@@ -464,7 +427,7 @@ impl SendingRail {
 
     /// A piece was sent, or will not be: its slot is free.
     fn unload(&mut self, slot: SlotIx, flow: FlowIx) {
-        self.loading[slot.at()] = None;
+        self.loading.clear(slot);
         self.sender.handle(SenderEvent::Sent { slot, flow });
     }
 
@@ -493,16 +456,6 @@ impl SendingRail {
         for &flow in self.flows.places().iter().filter(|flow| has_changed || new == Some(**flow)) {
             self.actions.push_back(RailAction::SetUnsentMax { flow, bytes });
         }
-    }
-
-    fn loading_in(
-        &self,
-        slot: SlotIx,
-        expected: impl Fn(LoadingStage) -> bool,
-    ) -> (LoadingStage, LoadingPiece) {
-        let (stage, loading) = self.loading[slot.at()].expect("a piece is in the slot");
-        assert!(expected(stage), "{slot:?} is {stage:?}");
-        (stage, loading)
     }
 
     fn note(&mut self, transfer: TransferIx, reason: FallbackReason) {

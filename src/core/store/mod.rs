@@ -5,3 +5,4 @@ pub(crate) mod destination;
 pub(crate) mod file_layout;
 pub(crate) mod io_steps;
 pub(crate) mod opening;
+pub(crate) mod writer;

@@ -4,7 +4,8 @@
 //! the state once all of them have succeeded. The last call of a step that does not open the file
 //! answers with the next event. A call that fails ends the opening with its error.
 
-use super::destination::{DestinationState, WriterRole, WriterTerms};
+use super::destination::DestinationState;
+use super::writer::{WriterRole, WriterTerms};
 
 use OpeningAction as Do;
 use OpeningEvent as Event;

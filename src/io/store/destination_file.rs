@@ -12,7 +12,8 @@ use super::partial_file::{PartialFile, being_written};
 use super::root::errno_of;
 use super::space;
 use crate::core::error::Result;
-use crate::core::store::destination::{Remains, WriterRole};
+use crate::core::store::destination::Remains;
+use crate::core::store::writer::WriterRole;
 use crate::core::units::Span;
 
 /// A destination's open file, and its journal where it has one.

@@ -13,8 +13,9 @@ use super::partial_file::{Leftover, PartialFile};
 use super::trust::may_others_write;
 use crate::core::error::Result;
 use crate::core::options::TransferOptions;
-use crate::core::store::destination::{DestinationState, WriterRole, WriterTerms};
+use crate::core::store::destination::DestinationState;
 use crate::core::store::opening::{self, OpeningAction, OpeningEvent, OpeningState};
+use crate::core::store::writer::{WriterRole, WriterTerms};
 
 /// Conditions for the preparation of a destination.
 #[derive(Clone, Debug)]

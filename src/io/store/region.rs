@@ -18,7 +18,7 @@ use super::fault::fault;
 use super::open::{OpenFile, identity, let_wait};
 use super::{StoreRoot, space};
 use crate::core::error::{Code, Error, Result};
-use crate::core::store::destination::WriterRole;
+use crate::core::store::writer::WriterRole;
 
 /// A shared memory object that is being written.
 #[derive(Debug)]

@@ -32,8 +32,9 @@ use crate::core::error::{Code, Error, Result};
 use crate::core::options::TransferOptions;
 use crate::core::spec::DataUri;
 use crate::core::store::destination::{
-    self, DestinationAction, DestinationEvent, DestinationState, Remains, WriterRole, WriterTerms,
+    self, DestinationAction, DestinationEvent, DestinationState, Remains,
 };
+use crate::core::store::writer::{WriterRole, WriterTerms};
 use crate::core::units::{Span, covers};
 
 /// An open destination.

@@ -6,6 +6,8 @@
 
 mod byte_source;
 mod master;
+mod participant_log;
+mod plans;
 mod rail;
 mod receiver;
 mod sender;

@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::byte_source::ByteSource;
+use super::participant_log::ParticipantLog;
+use super::plans;
 use super::rail::{FuzzedRail, TRANSFER, check_of, pick_flow};
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
@@ -24,12 +26,9 @@ use crate::core::rail::{
 };
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::receiver::scheduler;
-use crate::core::units::{Moment, Span, covers, union};
+use crate::core::units::{Moment, Span, covers};
 use crate::core::wire::Check;
-use crate::core::wire::control::{
-    PeerNode, PlanSegment, Prepared, SegmentChecks, SenderShare, Start, ToMaster, ToNode,
-    WireOptions, decode, encode,
-};
+use crate::core::wire::control::{Prepared, ToNode, WireOptions, decode, encode};
 use crate::core::wire::frame::{Frame, FrameKind};
 
 /// Slots of each rail.
@@ -84,18 +83,6 @@ enum PendingJob {
     Commit,
     Keep,
     Leave,
-}
-
-/// Messages to and from the participant.
-#[derive(Default)]
-struct ParticipantLog {
-    wanted: Vec<Span>,
-    holes: Vec<Span>,
-    /// Ranges that are written, and of which the participant knows.
-    landed: Vec<Span>,
-    received_bytes: u64,
-    drained: u32,
-    ended: bool,
 }
 
 impl ReceiverWorld {
@@ -211,32 +198,11 @@ impl ReceiverWorld {
 
     /// A plan, if it is one that the wire lets through.
     fn start(&mut self, script: &mut ByteSource<'_>) {
-        let mut start: Start = decode(&[]).expect("nothing of it must be there");
         let again = script.below(4) != 3;
         self.epoch += u32::from(script.below(8) != 7);
-        let spans = if again && self.epoch > 1 { self.told.wanted.clone() } else { spans(script) };
-        let senders = |script: &mut ByteSource<'_>| {
-            let weight = |script: &mut ByteSource<'_>| script.pick(&[1, 0, 3, u32::MAX]);
-            (0..script.below(4))
-                .map(|_| SenderShare { index: script.below(4) as u32, weight: weight(script) })
-                .collect()
-        };
-        start.segments =
-            spans.into_iter().map(|span| PlanSegment { span, senders: senders(script) }).collect();
-        let rails = vec!["10.0.0.1:1".parse().expect("an address"); script.below(3)];
-        let peer = |index: usize| PeerNode {
-            index: index as u32,
-            name: "a".into(),
-            rails: rails.clone(),
-            relays: index == 1,
-        };
-        start.epoch = self.epoch;
-        start.peers = (0..script.below(5)).map(peer).collect();
-        start.holes = union(spans_of(script, 2));
-        // A master that asks for years gets them.
-        start.limit_bytes_per_second = script.pick(&[0, 100_000, u64::MAX]);
-        start.bound_us = script.pick(&[0, 1, 1_000_000]);
-        start.relays = union(spans_of(script, 2));
+        let spans =
+            if again && self.epoch > 1 { self.told.wanted.clone() } else { plans::spans(script) };
+        let start = plans::start(script, self.epoch, spans);
         let Ok(bytes) = encode(&ToNode::Start(start)) else { return };
         let Ok(ToNode::Start(start)) = decode(&bytes) else { return };
         let pieces =
@@ -295,8 +261,7 @@ impl ReceiverWorld {
         if !to_rails {
             let Some(event) = self.inbox.pop_front() else { return false };
             if let scheduler::SchedulerEvent::Landed { piece, .. } = &event {
-                self.told.landed.push(piece.span);
-                self.told.landed = union(std::mem::take(&mut self.told.landed));
+                self.told.landed(piece.span);
             }
             self.hear(ParticipantEvent::Flow(event));
             return true;
@@ -429,12 +394,12 @@ impl ReceiverWorld {
                 self.tell_all(|| TransferCommand::Flow(command.clone()));
             }
             ParticipantAction::Offer { span } => {
-                assert!(covers(&self.there(), span), "{span} is offered and not there");
+                assert!(covers(&self.told.there(), span), "{span} is offered and not there");
             }
             ParticipantAction::Drain => self.tell_all(|| TransferCommand::Drain),
             ParticipantAction::Commit { .. } => {
                 assert!(
-                    self.has_all(),
+                    self.told.has_all(),
                     "{:?} is not all of {:?}",
                     self.told.landed,
                     self.told.wanted
@@ -446,7 +411,7 @@ impl ReceiverWorld {
                 self.jobs.push_back(PendingJob::Commit);
             }
             ParticipantAction::Keep { pieces } => {
-                let there = self.there();
+                let there = self.told.there();
                 assert!(
                     pieces.iter().all(|piece| covers(&there, piece.span)),
                     "{pieces:?} are kept and not there"
@@ -454,7 +419,7 @@ impl ReceiverWorld {
                 self.jobs.push_back(PendingJob::Keep);
             }
             ParticipantAction::Leave => self.jobs.push_back(PendingJob::Leave),
-            ParticipantAction::Tell(message) => self.listen(&message),
+            ParticipantAction::Tell(message) => self.told.listen(&message),
             ParticipantAction::End => self.told.ended = true,
             _ => {}
         }
@@ -465,49 +430,6 @@ impl ReceiverWorld {
         for commands in &mut self.commands {
             commands.push_back(RailMessage::Command(command()));
         }
-    }
-
-    fn listen(&mut self, message: &ToMaster) {
-        match message {
-            ToMaster::Progress { received_bytes, .. } => {
-                assert!(*received_bytes >= self.told.received_bytes, "what has landed stays");
-                self.told.received_bytes = *received_bytes;
-            }
-            ToMaster::Landed { segments, stats } => {
-                assert!(self.has_all());
-                let spans: Vec<Span> = segments.iter().map(|segment| segment.span).collect();
-                assert_eq!(spans, self.told.wanted);
-                for segment in segments {
-                    let SegmentChecks::Listed(checks) = &segment.checks else {
-                        panic!("few checks are listed")
-                    };
-                    let checked = union(checks.iter().map(|check| check.span).collect());
-                    assert_eq!(checked, [segment.span], "every byte has a check");
-                }
-                let wanted: u64 = spans.iter().map(|span| span.bytes()).sum();
-                assert!(
-                    stats.received_bytes <= wanted && stats.stolen_bytes <= stats.received_bytes,
-                    "{stats:?}"
-                );
-            }
-            ToMaster::Failed { error, .. } => {
-                let wanted = union(self.told.wanted.clone());
-                assert!(error.missing.iter().all(|span| covers(&wanted, *span)), "{error:?}");
-            }
-            _ => {}
-        }
-        let bytes = encode(message).expect("it fits");
-        assert_eq!(decode::<ToMaster>(&bytes).as_ref(), Ok(message));
-    }
-
-    /// Returns true if every wanted byte has landed, or is a zero.
-    fn has_all(&self) -> bool {
-        let there = self.there();
-        self.told.wanted.iter().all(|span| covers(&there, *span))
-    }
-
-    fn there(&self) -> Vec<Span> {
-        union(self.told.landed.iter().chain(&self.told.holes).copied().collect())
     }
 
     /// Everybody is kind from now on: then it comes to an end, and soon.
@@ -571,21 +493,4 @@ impl ReceiverWorld {
         }
         asked.is_some() || self.requests_sent(rail)
     }
-}
-
-/// The ranges of a plan: mostly in order, as the wire wants them.
-fn spans(script: &mut ByteSource<'_>) -> Vec<Span> {
-    let count = script.below(5);
-    let spans = spans_of(script, count);
-    if script.below(8) == 7 { spans } else { union(spans) }
-}
-
-fn spans_of(script: &mut ByteSource<'_>, count: usize) -> Vec<Span> {
-    let base = script.pick(&[0, 1024, 100_000, u64::MAX - 100_000]);
-    let unit = script.pick(&[1, 10, 1024]);
-    let span = |script: &mut ByteSource<'_>| {
-        let start = base + unit * script.below(64) as u64;
-        Span::of(start, 1 + unit * script.below(30) as u64)
-    };
-    (0..count).map(|_| span(script)).collect()
 }

@@ -23,7 +23,7 @@ use super::{JournalIdentity, ReusedRanges, SealKey, Sink, SinkOptions, StoreRoot
 use crate::core::error::Result;
 use crate::core::options::TransferOptions;
 use crate::core::spec::DataUri;
-use crate::core::store::destination::WriterRole;
+use crate::core::store::writer::WriterRole;
 use crate::core::units::Span;
 
 /// A directory on the disk that the tests are built on: unlike the system's temporary directory,

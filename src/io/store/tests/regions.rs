@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{options, overwriting};
 use crate::core::error::{Code, Result};
 use crate::core::spec::DataUri;
-use crate::core::store::destination::WriterRole;
+use crate::core::store::writer::WriterRole;
 use crate::core::units::Span;
 use crate::io::store::{AllowedKinds, Sink, SinkOptions, Source, StoreRoot};
 

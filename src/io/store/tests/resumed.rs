@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{directory, kept, kept_as, names, options, overwriting, prepare, synced};
 use crate::core::error::Code;
-use crate::core::store::destination::WriterRole;
+use crate::core::store::writer::WriterRole;
 use crate::core::units::Span;
 use crate::io::store::{JournalRecord, RangeOrigin, Sink, SinkOptions, partials_of_others};
 

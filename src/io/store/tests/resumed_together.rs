@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::resumed::{BYTES, keeping, land, record};
 use super::{directory, kept, names, overwriting, prepare};
-use crate::core::store::destination::WriterRole;
+use crate::core::store::writer::WriterRole;
 use crate::core::units::Span;
 use crate::io::store::journal::of_inode;
 use crate::io::store::{Sink, SinkOptions};

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, symlink};
 
 use super::{directory, kept_as, names, options, prepare};
 use crate::core::options::TransferOptions;
-use crate::core::store::destination::WriterRole;
+use crate::core::store::writer::WriterRole;
 use crate::io::store::{Sink, SinkOptions};
 
 fn as_(role: WriterRole) -> SinkOptions {

@@ -11,7 +11,7 @@ use nix::unistd::mkfifo;
 
 use super::resumed::{BYTES, keeping, land, record};
 use super::{announce, directory, kept, kept_as, names, overwriting, prepare};
-use crate::core::store::destination::WriterRole;
+use crate::core::store::writer::WriterRole;
 use crate::core::units::Span;
 use crate::io::store::journal::forged;
 use crate::io::store::{JournalDoubt, JournalIdentity, SealKey, Sink, SinkOptions};

@@ -28,8 +28,12 @@ pub(crate) fn build(op: &RingOp, context: &EntryContext) -> Entry {
     let file = types::Fd(context.file);
     let entry = match op {
         RingOp::Recv { slot, range, wait_all, .. } => {
-            let flags = if *wait_all { libc::MSG_WAITALL } else { 0 };
-            opcode::Recv::new(file, address(slot, range), bytes(range)).flags(flags).build()
+            // A receive that need not be whole takes what is there once the low-water mark is
+            // reached. A first try would take what is there before.
+            let (flags, ioprio) =
+                if *wait_all { (libc::MSG_WAITALL, 0) } else { (0, RECV_POLL_FIRST) };
+            let recv = opcode::Recv::new(file, address(slot, range), bytes(range));
+            recv.flags(flags).ioprio(ioprio).build()
         }
         RingOp::Send { slot, range, more, .. } => {
             let flags = if *more { SEND_FLAGS | libc::MSG_MORE } else { SEND_FLAGS };
@@ -102,6 +106,9 @@ fn bytes(range: &Range<usize>) -> u32 {
 /// A send to a closed flow is an error of the flow, not a signal; and the kernel continues short
 /// sends.
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+
+/// `IORING_RECVSEND_POLL_FIRST` (Linux 5.19): the socket is polled before the first try.
+const RECV_POLL_FIRST: u16 = 1 << 0;
 
 /// `IORING_SEND_ZC_REPORT_USAGE` (Linux 6.2): the notification says whether the kernel copied.
 const SEND_ZC_REPORT_USAGE: u16 = 1 << 3;

@@ -5,8 +5,8 @@ use crate::core::rail::{FlowPlace, SlotIx};
 /// The purpose of one operation.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum OpContext {
-    /// Receiving the header of an answer.
-    Header { flow: FlowPlace },
+    /// Receiving the header of an answer, of which `early` bytes were there before.
+    Header { flow: FlowPlace, early: usize },
     /// Receiving a payload, of which `done` bytes are there.
     Payload { slot: SlotIx, done: usize },
     /// Writing step `step` of a landed piece, of which `done` bytes are written.

@@ -11,7 +11,7 @@ use ring::{Completion, CompletionStage, RingIo};
 use super::buffers::{RailBuffers, RailSize, entries};
 use super::command::{RailCommand, ReportSender};
 use super::contexts::OpContext;
-use super::operations::{FlowSocket, RailOps, RailTransfer};
+use super::operations::{EarlyHeader, FlowSocket, RailOps, RailTransfer};
 use super::receive::{ReceivingOps, header_received, requests_sent};
 use super::send::{SendingOps, refusal_sent};
 use super::transfer_files::TransferFiles;
@@ -153,9 +153,16 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
             }
             FlowDirection::Send { .. } => 0,
         };
-        let (requests, partial_bytes) = (None, 0);
-        let socket = FlowSocket { flow, transfer, file, wake_bytes_max, requests, partial_bytes };
-        self.ops.set_socket(socket);
+        self.ops.set_socket(FlowSocket {
+            flow,
+            transfer,
+            file,
+            wake_bytes_max,
+            wake_bytes: 1,
+            early: EarlyHeader::default(),
+            requests: None,
+            partial_bytes: 0,
+        });
     }
 
     /// Tells the machine what happened.
@@ -241,7 +248,9 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
         let memory = slot.expect("every operation of a rail has a slot");
         let ops = &mut self.ops;
         let event = match ops.take_context(token) {
-            OpContext::Header { flow } => Some(header_received(flow, result, &memory)),
+            OpContext::Header { flow, early } => {
+                Some(header_received(flow, early, result, &memory))
+            }
             OpContext::Payload { slot, done } => {
                 self.receiving.payload_received(ops, slot, done, result, memory)
             }

@@ -14,6 +14,7 @@ use crate::core::piece::TransferIx;
 use crate::core::rail::{FLOW_PLACES, FLOWS_MAX, FlowPlace, RailEvent};
 use crate::core::store::file_layout::{FileExtent, FileLayout};
 use crate::core::units::Span;
+use crate::core::wire::frame::FRAME_BYTES;
 use crate::io::clock::Clock;
 use crate::io::store::OpenFile;
 
@@ -49,10 +50,43 @@ pub(super) struct FlowSocket {
     /// Bytes that the rail may wait for at once: each wake costs as much as copying some tens
     /// of kilobytes.
     pub(super) wake_bytes_max: usize,
+    /// The socket's low-water mark.
+    pub(super) wake_bytes: usize,
+    /// Bytes of the next answer's header that came with the payload before it.
+    pub(super) early: EarlyHeader,
     /// The buffer that requests come in, between two receives.
     pub(super) requests: Option<Slot>,
     /// Bytes of a request that has not wholly arrived, at the front of that buffer.
     pub(super) partial_bytes: usize,
+}
+
+/// The first bytes of a header: none, some or all of them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EarlyHeader {
+    bytes: [u8; FRAME_BYTES],
+    count: usize,
+}
+
+impl Default for EarlyHeader {
+    fn default() -> EarlyHeader {
+        EarlyHeader { bytes: [0; FRAME_BYTES], count: 0 }
+    }
+}
+
+impl EarlyHeader {
+    /// Keeps `bytes`.
+    ///
+    /// # Panics
+    /// If they are more than a header.
+    pub(super) fn new(bytes: &[u8]) -> EarlyHeader {
+        let mut early = EarlyHeader { count: bytes.len(), ..EarlyHeader::default() };
+        early.bytes[..bytes.len()].copy_from_slice(bytes);
+        early
+    }
+
+    pub(super) fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.count]
+    }
 }
 
 /// The ring of a rail and what it works on.
@@ -167,6 +201,17 @@ impl<I: RingIo> RailOps<I> {
 
     pub(super) fn has_socket(&self, flow: FlowPlace) -> bool {
         self.sockets[flow.at()].as_ref().is_some_and(|socket| socket.flow == flow)
+    }
+
+    /// Sets the low-water mark of a flow's socket. Returns false where the system has none.
+    pub(super) fn wake_at(&mut self, flow: FlowPlace, bytes: usize) -> bool {
+        let Some(socket) = self.sockets[flow.at()].as_mut().filter(|it| it.flow == flow) else {
+            return false;
+        };
+        if socket.wake_bytes != bytes && self.io.set_recv_lowat(socket.file, bytes).is_ok() {
+            socket.wake_bytes = bytes;
+        }
+        socket.wake_bytes == bytes
     }
 
     /// Hands an operation to the ring. Where the ring refuses it, its slot comes back.

@@ -4,7 +4,9 @@ use ring::{Errno, FileId, RingIo, RingOp, Slot, SlotPool};
 
 use super::buffers::RailSize;
 use super::contexts::OpContext;
-use super::operations::{RailOps, RailTransfer, broken, first_extent, out_of_buffers, piece_bytes};
+use super::operations::{
+    EarlyHeader, RailOps, RailTransfer, broken, first_extent, out_of_buffers, piece_bytes,
+};
 use super::slot_store::SlotStore;
 use crate::core::error::{Code, Error};
 use crate::core::piece::TransferIx;
@@ -64,19 +66,26 @@ impl ReceivingOps {
         ops.submit_on(flow, OpContext::SendRequests { flow }, op)
     }
 
-    /// Waits for the next answer on a flow.
+    /// Waits for the next answer on a flow, unless its header came with the payload before it.
     pub(super) fn receive_header<I: RingIo>(
         &mut self,
         ops: &mut RailOps<I>,
         flow: FlowPlace,
     ) -> Option<RailEvent> {
-        let file = ops.socket(flow)?.file;
-        let Some(buffer) = ops.header_buffers.take() else { return out_of_buffers(flow) };
+        let socket = ops.socket(flow)?;
+        let (file, early) = (socket.file, std::mem::take(&mut socket.early));
+        let early = early.as_slice();
+        if early.len() == FRAME_BYTES {
+            return Some(header_event(flow, early));
+        }
+        let Some(mut buffer) = ops.header_buffers.take() else { return out_of_buffers(flow) };
+        let range = early.len()..FRAME_BYTES;
+        buffer.as_mut_slice()[..early.len()].copy_from_slice(early);
         // A low-water mark that is left higher would let a header lie until the payload behind it
         // is there, too.
-        let _ = ops.io.set_recv_lowat(file, FRAME_BYTES);
-        let op = RingOp::Recv { file, slot: buffer, range: 0..FRAME_BYTES, wait_all: true };
-        ops.submit_on(flow, OpContext::Header { flow }, op)
+        ops.wake_at(flow, range.len());
+        let context = OpContext::Header { flow, early: early.len() };
+        ops.submit_on(flow, context, RingOp::Recv { file, slot: buffer, range, wait_all: true })
     }
 
     pub(super) fn receive_payload<I: RingIo>(
@@ -95,7 +104,8 @@ impl ReceivingOps {
         }
     }
 
-    /// Receives a payload from byte `done` on, as much as is there once enough is.
+    /// Receives a payload from byte `done` on, as much as is there once enough is. The header of
+    /// the next answer comes along where it is there, too: that saves a receive for each piece.
     fn receive_on<I: RingIo>(
         &mut self,
         ops: &mut RailOps<I>,
@@ -111,9 +121,12 @@ impl ReceivingOps {
             self.slots.put(slot, memory);
             return Some(payload_broken(slot, closed()));
         };
-        let range = start + done..start + piece_bytes(landing.piece.span);
+        let mut range = start + done..start + piece_bytes(landing.piece.span);
         let wake_bytes = wake_bytes_max.min(range.len());
-        let waits = wake_bytes > 0 && ops.io.set_recv_lowat(file, wake_bytes).is_ok();
+        let waits = wake_bytes > 0 && ops.wake_at(landing.flow, wake_bytes);
+        if waits {
+            range.end = (range.end + FRAME_BYTES).min(memory.as_slice().len());
+        }
         let op = RingOp::Recv { file, slot: memory, range, wait_all: !waits };
         let (error, memory) = ops.submit(OpContext::Payload { slot, done }, op).err()?;
         self.slots.put(slot, memory);
@@ -131,23 +144,29 @@ impl ReceivingOps {
         let landing = self.slots.job(slot).landing.expect("a slot that receives has a piece");
         let LandingPiece { transfer, flow, piece, check } = landing;
         let received = done + result.unwrap_or(0) as usize;
-        let is_whole = result.is_ok() && received == piece_bytes(piece.span);
+        let is_whole = result.is_ok() && received >= piece_bytes(piece.span);
         if !is_whole && result.is_ok_and(|received| received > 0) {
             return self.receive_on(ops, slot, landing, received, memory);
         }
         let state = ops.transfers.get(&transfer);
+        let mut early = EarlyHeader::default();
         let outcome = match state {
             _ if !is_whole => PayloadOutcome::Broken(broken("receiving a piece", result)),
             Some(state) if ops.has_socket(flow) => {
                 let start = payload_start(state, piece.span);
-                let bytes = &memory.as_slice()[start..start + piece_bytes(piece.span)];
+                let (bytes, behind) =
+                    memory.as_slice()[start..start + received].split_at(piece_bytes(piece.span));
                 let intact = state.files.method.of(piece.span, bytes) == check;
                 state.tally().received(piece.span.bytes());
+                early = EarlyHeader::new(behind);
                 PayloadOutcome::Whole { intact }
             }
             // Nobody wants it any more.
             _ => PayloadOutcome::Broken(closed()),
         };
+        if let Some(socket) = ops.socket(flow) {
+            socket.early = early;
+        }
         self.slots.put(slot, memory);
         Some(RailEvent::PayloadDone { slot, outcome })
     }
@@ -239,13 +258,19 @@ impl ReceivingOps {
 
 pub(super) fn header_received(
     flow: FlowPlace,
+    early: usize,
     result: Result<u32, Errno>,
     buffer: &Slot,
 ) -> RailEvent {
-    if result != Ok(FRAME_BYTES as u32) {
+    if result.map(|received| early + received as usize) != Ok(FRAME_BYTES) {
         return RailEvent::FlowBroken { flow, error: broken("waiting for an answer", result) };
     }
-    match Frame::decode(&buffer.as_slice()[..FRAME_BYTES]) {
+    header_event(flow, &buffer.as_slice()[..FRAME_BYTES])
+}
+
+/// What a header says.
+fn header_event(flow: FlowPlace, header: &[u8]) -> RailEvent {
+    match Frame::decode(header) {
         Ok(frame) => RailEvent::Header { flow, frame },
         Err(error) => RailEvent::FlowBroken { flow, error: Error::from(error) },
     }

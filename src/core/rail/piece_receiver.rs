@@ -21,6 +21,12 @@ use crate::core::wire::Check;
 /// another.
 const RELAY_SILENCE: u32 = 2;
 
+/// Time for which a fast flow's leases last: the way to the scheduler and back, and long enough that
+/// the control thread is not woken for every few pieces.
+const LEASED_AHEAD: Duration = Duration::from_millis(4);
+/// Pieces leased to a flow and not requested.
+const LEASES_MAX: usize = 64;
+
 /// Input of a [`PieceReceiver`].
 #[derive(Clone, Debug)]
 pub(crate) enum ReceiverEvent {
@@ -113,8 +119,10 @@ impl PieceReceiver {
         match event {
             ReceiverEvent::FlowUp { flow, relays } => {
                 let meter = RateMeter::default();
-                let (leased, asked) =
-                    (VecDeque::with_capacity(64), Vec::with_capacity(REQUESTS_MAX as usize));
+                let (leased, asked) = (
+                    VecDeque::with_capacity(LEASES_MAX),
+                    Vec::with_capacity(REQUESTS_MAX as usize),
+                );
                 let credit = FlowCredit::new();
                 let silence = self.silence * if relays { RELAY_SILENCE } else { 1 };
                 let state = ReceiverFlow {
@@ -152,6 +160,11 @@ impl PieceReceiver {
     /// The next thing that the scheduler must hear.
     pub(crate) fn poll_scheduler(&mut self) -> Option<scheduler::SchedulerEvent> {
         self.for_owner.pop_front()
+    }
+
+    /// Returns true if a sender has yet to answer, or a payload to arrive.
+    pub(crate) fn owes(&self) -> bool {
+        self.flows.values().any(ReceiverFlow::owes)
     }
 
     /// Returns the moment at which the first flow that owes an answer has been silent for too long.
@@ -250,9 +263,10 @@ impl PieceReceiver {
             state.asked.push(OpenRequest { request, piece, at: now });
             self.actions.push_back(ReceiverAction::Request { flow, request, piece });
         }
-        if !state.room_told && state.leased.len() <= credit / 2 {
+        let leases = credit.max(state.leases_ahead(now, self.block_bytes));
+        if !state.room_told && state.leased.len() <= leases / 2 {
             state.room_told = true;
-            let pieces = (credit - state.leased.len()) as u32;
+            let pieces = (leases - state.leased.len()) as u32;
             self.for_owner.push_back(scheduler::SchedulerEvent::Room { flow, pieces });
         }
     }
@@ -290,6 +304,12 @@ impl ReceiverFlow {
 
     fn owes(&self) -> bool {
         self.outstanding() > 0
+    }
+
+    /// Returns the leased pieces that a fast flow requests within `LEASED_AHEAD`.
+    fn leases_ahead(&self, now: Moment, block_bytes: u64) -> usize {
+        let bytes = self.meter.bytes_per_second(now).unwrap_or(0.0) * LEASED_AHEAD.as_secs_f64();
+        ((bytes / block_bytes as f64) as usize).min(LEASES_MAX)
     }
 }
 
@@ -336,6 +356,35 @@ mod tests {
             piece_receiver.poll_scheduler(),
             Some(scheduler::SchedulerEvent::Room { pieces: 2, .. })
         ));
+    }
+
+    /// The scheduler was woken for every second piece.
+    #[test]
+    fn a_fast_flow_is_leased_what_it_requests_within_some_milliseconds() {
+        let mut piece_receiver = piece_receiver();
+        let mut now = Moment(0);
+        let mut next = 0;
+        let mut rooms = 0;
+        // A piece each 100 us.
+        for _ in 0..1000 {
+            while let Some(event) = piece_receiver.poll_scheduler() {
+                let scheduler::SchedulerEvent::Room { pieces, .. } = event else { continue };
+                rooms += 1;
+                let pieces = (next..next + u64::from(pieces)).map(piece).collect();
+                next += 64;
+                piece_receiver.handle(now, ReceiverEvent::Lease { flow: FLOW, pieces });
+            }
+            let asked = &piece_receiver.flows[&FLOW].asked[0];
+            let (request, piece) = (asked.request, asked.piece);
+            now = now + Duration::from_micros(100);
+            let answer = SenderAnswer::Data { request, span: piece.span, check: Check::None };
+            piece_receiver.handle(now, ReceiverEvent::Answer { flow: FLOW, answer });
+            let received = ReceiverEvent::Received { flow: FLOW, piece, intact: true };
+            piece_receiver.handle(now, received);
+        }
+        assert!((40..80).contains(&rooms), "{rooms}");
+        let leased = piece_receiver.flows[&FLOW].leased.len();
+        assert!(leased <= 40, "{leased}");
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl ReceivingRail {
             state.and_then(|state| Some((self.flows.insert(flow, transfer, idle)?, state)));
         let Some((place, state)) = placed else {
             let error = Error::new(Code::Unreachable, "this rail has no room for another flow");
-            self.tell(transfer, SchedulerEvent::FlowDown { flow, error });
+            self.tell(now, transfer, SchedulerEvent::FlowDown { flow, error });
             return None;
         };
         self.slots.flow_up(transfer);
@@ -240,14 +240,17 @@ impl ReceivingRail {
     }
 
     pub(super) fn poll_report(&mut self) -> Option<RailNotice> {
-        self.reports.poll(self.slots.held() == 0)
+        let is_quiet = || self.transfers.values().all(|it| !it.receiver.owes());
+        self.reports.poll(self.slots.held() == 0 && is_quiet())
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Moment> {
-        self.transfers.values().filter_map(|state| state.receiver.poll_timeout()).min()
+        let receivers = self.transfers.values().filter_map(|state| state.receiver.poll_timeout());
+        receivers.chain(self.reports.poll_timeout()).min()
     }
 
     pub(super) fn tick(&mut self, now: Moment) {
+        self.reports.tick(now);
         for state in self.transfers.values_mut() {
             if state.receiver.poll_timeout().is_some_and(|due| now >= due) {
                 state.receiver.handle(now, ReceiverEvent::Tick);
@@ -272,7 +275,7 @@ impl ReceivingRail {
         while let Some(transfer) = next {
             while let Some(state) = self.transfers.get_mut(&transfer) {
                 if let Some(event) = state.receiver.poll_scheduler() {
-                    self.tell(transfer, event);
+                    self.tell(now, transfer, event);
                 } else if let Some(action) = state.receiver.poll_action() {
                     self.carry_out(now, transfer, action);
                 } else {
@@ -338,7 +341,8 @@ impl ReceivingRail {
         self.slots.give_back(slot);
         self.drained(transfer);
         self.land_parked();
-        if self.slots.held_by(transfer) == 0 {
+        let owes = self.transfers.get(&transfer).is_some_and(|it| it.receiver.owes());
+        if self.slots.held_by(transfer) == 0 && !owes {
             // No piece of this transfer is about to land. Those of others may hang.
             self.reports.hurry();
         }
@@ -377,7 +381,7 @@ impl ReceivingRail {
         state.is_some_and(|it| it.path != DataPath::Direct && it.relays(piece))
     }
 
-    fn tell(&mut self, transfer: TransferIx, event: SchedulerEvent) {
-        self.reports.push(RailNotice::Scheduler { transfer, event });
+    fn tell(&mut self, now: Moment, transfer: TransferIx, event: SchedulerEvent) {
+        self.reports.push_event(now, transfer, event);
     }
 }

@@ -1,12 +1,16 @@
 //! Creation of a ring with the best flags that the kernel supports, and what is registered once.
 
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use io_uring::{IoUring, squeue};
+use io_uring::{IoUring, opcode, squeue, types};
 use nix::errno::Errno;
 
 use crate::slots::{SlotMapping, SlotPool};
+
+const INT_BYTES: u32 = size_of::<libc::c_int>() as u32;
 
 /// Delivery of completions by the kernel, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +70,24 @@ pub(crate) fn allow_blocking(ring: &IoUring, blocking: u32) {
     if found.is_ok() && limits[0] < blocking {
         let _ = ring.submitter().register_iowq_max_workers(&mut [blocking, 0]);
     }
+}
+
+/// Returns true if this kernel sets options of sockets through a ring (Linux 6.7): it is tried. A
+/// completion that comes late has `ignored_key`.
+pub(crate) fn sets_options(ring: &mut IoUring, ignored_key: u64) -> bool {
+    static ONE: libc::c_int = 1;
+    let Ok((socket, _peer)) = UnixStream::pair() else { return false };
+    let (level, name) = (libc::SOL_SOCKET.cast_unsigned(), libc::SO_RCVLOWAT.cast_unsigned());
+    let (file, value, size) = (types::Fd(socket.as_raw_fd()), &raw const ONE, INT_BYTES);
+    let entry = opcode::SetSockOpt::new(file, level, name, value.cast(), size).build();
+    let entry = entry.user_data(ignored_key);
+    // SAFETY: the value outlives the entry: it is static.
+    if unsafe { ring.submission().push(&entry) }.is_err() {
+        return false;
+    }
+    let entered = ring.submit_and_wait(1);
+    let result = ring.completion().next().map(|event| event.result());
+    entered.is_ok() && result == Some(0)
 }
 
 /// Registers each pool as one fixed buffer. Returns all of them, or none and the error.

@@ -55,6 +55,9 @@ pub struct Uring {
     files: FileTable,
     /// Size of the kernel's table of files. Files beyond it are named by their descriptors.
     files_fixed: u32,
+    /// Low-water marks of the files in the kernel's table, where the ring sets them itself; else
+    /// empty. The kernel reads them when it takes in the entries that name them.
+    recv_lowats: Box<[libc::c_int]>,
     /// Memory of each registered buffer, in the order of the kernel's table.
     registered: Vec<Arc<SlotMapping>>,
     registration_error: Option<Errno>,
@@ -95,6 +98,7 @@ impl Uring {
         // Saves the lookup of the ring's descriptor at every call; the ring also works without it.
         let _ = ring.submitter().register_ring_fd();
         setup::allow_blocking(&ring, config.blocking);
+        let sets_options = setup::sets_options(&mut ring, KEY_NONE);
         let files_fixed =
             ring.submitter().register_files_sparse(config.files).map_or(0, |()| config.files);
         let (registered, registration_error) = setup::register_pools(&mut ring, config.pools);
@@ -104,6 +108,7 @@ impl Uring {
             table: InFlightTable::new(config.entries),
             files: FileTable::new(config.files),
             files_fixed,
+            recv_lowats: vec![0; if sets_options { files_fixed as usize } else { 0 }].into(),
             registered,
             registration_error,
             ready: Vec::with_capacity(config.entries as usize),
@@ -188,6 +193,24 @@ impl Uring {
         // SAFETY: a cancellation or a poll: the kernel reads and writes no memory of ours for it.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         pushed.expect("the caller has made room");
+    }
+
+    /// Queues the setting of a low-water mark. Returns false if that is for a system call to do.
+    fn queue_recv_lowat(&mut self, id: FileId, bytes: usize) -> Result<bool, Errno> {
+        self.files.fd(id)?;
+        let bytes = libc::c_int::try_from(bytes).map_err(|_| Errno::EINVAL)?;
+        if id.index() as usize >= self.recv_lowats.len() {
+            return Ok(false);
+        }
+        self.make_room()?;
+        let value = &mut self.recv_lowats[id.index() as usize];
+        *value = bytes;
+        let entry = entry::set_recv_lowat(id.index(), value).user_data(KEY_NONE);
+        // SAFETY: the kernel reads the value when it takes the entry in. Its memory is on the heap
+        // and belongs to the ring, which is declared before it and so closed before it is freed.
+        let pushed = unsafe { self.ring.submission().push(&entry) };
+        pushed.expect("room has been made");
+        Ok(true)
     }
 
     /// Keeps a poll on the waker in the ring, so that a wake is a completion like any other.
@@ -331,7 +354,10 @@ impl RingIo for Uring {
     }
 
     fn set_recv_lowat(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
-        Ok(self.files.set_recv_lowat(file, bytes)?)
+        if !self.queue_recv_lowat(file, bytes)? {
+            self.files.set_recv_lowat(file, bytes)?;
+        }
+        Ok(())
     }
 
     fn set_notsent_lowat(&mut self, file: FileId, bytes: usize) -> io::Result<()> {

@@ -157,3 +157,32 @@ fn operations_of_one_file_after_another_reach_the_right_one() {
         io.unregister(new).unwrap();
     }
 }
+
+/// It took a part of a payload at once, and asked again for the rest: two receives a piece.
+#[test]
+fn a_receive_that_need_not_be_whole_waits_for_the_low_water_mark() {
+    if forbidden() {
+        return;
+    }
+    let pool = SlotPool::new(1, 4096).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut io = uring(&[&pool]);
+    let file = io.register(listener.accept().unwrap().0.into()).unwrap();
+    theirs.write_all(&[1; 10]).unwrap();
+    io.set_recv_lowat(file, 100).unwrap();
+    let slot = pool.take().unwrap();
+    io.submit(1, RingOp::Recv { file, slot, range: 0..200, wait_all: false }).unwrap();
+    let mut completions = Vec::new();
+    io.wait(Some(Duration::from_millis(20)), &mut completions).unwrap();
+    assert!(completions.is_empty(), "{completions:?}");
+    theirs.write_all(&[1; 110]).unwrap();
+    let (result, slot) = wait_one(&mut io, 1);
+    assert!(result.unwrap() >= 100, "{result:?}");
+    // A lower mark holds for the receive behind it.
+    theirs.write_all(&[1; 90]).unwrap();
+    io.set_recv_lowat(file, 1).unwrap();
+    io.submit(2, RingOp::Recv { file, slot: slot.unwrap(), range: 0..200, wait_all: false })
+        .unwrap();
+    assert!(wait_one(&mut io, 2).0.unwrap() > 0);
+}

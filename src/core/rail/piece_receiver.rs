@@ -263,7 +263,7 @@ impl PieceReceiver {
             state.asked.push(OpenRequest { request, piece, at: now });
             self.actions.push_back(ReceiverAction::Request { flow, request, piece });
         }
-        let leases = credit.max(state.leases_ahead(now, self.block_bytes));
+        let leases = credit.max(state.leases_ahead(now, self.piece_bytes));
         if !state.room_told && state.leased.len() <= leases / 2 {
             state.room_told = true;
             let pieces = (leases - state.leased.len()) as u32;
@@ -307,9 +307,9 @@ impl ReceiverFlow {
     }
 
     /// Returns the leased pieces that a fast flow requests within `LEASED_AHEAD`.
-    fn leases_ahead(&self, now: Moment, block_bytes: u64) -> usize {
+    fn leases_ahead(&self, now: Moment, piece_bytes: u64) -> usize {
         let bytes = self.meter.bytes_per_second(now).unwrap_or(0.0) * LEASED_AHEAD.as_secs_f64();
-        ((bytes / block_bytes as f64) as usize).min(LEASES_MAX)
+        ((bytes / piece_bytes as f64) as usize).min(LEASES_MAX)
     }
 }
 

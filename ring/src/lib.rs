@@ -103,8 +103,8 @@ pub trait RingIo {
 
     /// Sets the low-water mark of a socket (`SO_RCVLOWAT`): a receive completes once `bytes` are
     /// available, or no more can come. A receiver that knows the number of bytes it needs is woken
-    /// once, not for every packet. Holds for the operations that are submitted after it, until it is
-    /// set again. A receive that need not be whole takes nothing before.
+    /// once, not for every packet. Holds for the operations that are submitted after it, until it
+    /// is set again. A receive that need not be whole takes nothing before.
     ///
     /// # Errors
     /// `EBADF` if the file is not registered, or no longer; the kernel's error if it is not a

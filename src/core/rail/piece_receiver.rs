@@ -21,8 +21,8 @@ use crate::core::wire::Check;
 /// another.
 const RELAY_SILENCE: u32 = 2;
 
-/// Time for which a fast flow's leases last: the way to the scheduler and back, and long enough that
-/// the control thread is not woken for every few pieces.
+/// Time for which a fast flow's leases last: the way to the scheduler and back, and long enough
+/// that the control thread is not woken for every few pieces.
 const LEASED_AHEAD: Duration = Duration::from_millis(4);
 /// Pieces leased to a flow and not requested.
 const LEASES_MAX: usize = 64;

@@ -204,3 +204,68 @@ impl IndexMut<NodeIx> for PeerTable {
         &mut self.records[node.at()]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::spec::Spec;
+
+    /// A sender (node 0) and two receivers, all in one stage.
+    fn table(stage: PeerStage) -> (Roster, PeerTable) {
+        let rows = "writer a:1 pattern:1 0 0-9\nreader b:1 null: 0 0-9\nreader c:1 null: 0 0-9\n";
+        let spec = Spec::parse("test", &format!("id test\n{rows}")).expect("a specification");
+        let mut peers = PeerTable::new(3);
+        for node in peers.indices() {
+            peers[node].stage = stage;
+        }
+        (Roster::new(&spec), peers)
+    }
+
+    fn unsent(peers: &mut PeerTable) -> Vec<(u32, SentMessage)> {
+        std::iter::from_fn(|| peers.poll_unsent()).map(|(node, sent)| (node.0, sent)).collect()
+    }
+
+    #[test]
+    fn nodes_that_were_asked_nothing_are_gone_without_a_message_when_all_are_cancelled() {
+        let (_, mut peers) = table(PeerStage::Met);
+        peers[NodeIx(0)].stage = PeerStage::Asked;
+        peers[NodeIx(2)].stage = PeerStage::Gone;
+        peers.cancel();
+        assert_eq!(unsent(&mut peers), [(0, SentMessage::Cancel)]);
+        assert!(!peers[NodeIx(0)].is_gone() && peers[NodeIx(1)].is_gone());
+    }
+
+    #[test]
+    fn a_landed_receiver_says_good_bye_only_where_others_may_still_ask_it() {
+        let (roster, mut peers) = table(PeerStage::Landed);
+        peers.finish(&roster, |node| node == NodeIx(1));
+        let asked = [(0, SentMessage::Finish), (1, SentMessage::Finish)];
+        assert_eq!(unsent(&mut peers), asked);
+        assert!(peers[NodeIx(2)].is_gone());
+    }
+
+    #[test]
+    fn a_newer_plan_goes_to_all_that_move_and_to_landed_relays() {
+        let (roster, mut peers) = table(PeerStage::Prepared);
+        peers.start(&roster);
+        assert_eq!(unsent(&mut peers), [(1, SentMessage::Start), (2, SentMessage::Start)]);
+        peers[NodeIx(1)].stage = PeerStage::Landed;
+        peers.start_again(|_| false);
+        assert_eq!(unsent(&mut peers), [(2, SentMessage::Start)]);
+        peers.start_again(|node| node == NodeIx(1));
+        assert_eq!(unsent(&mut peers), [(1, SentMessage::Start), (2, SentMessage::Start)]);
+    }
+
+    #[test]
+    fn a_phase_is_through_once_no_node_is_waited_for() {
+        let (roster, mut peers) = table(PeerStage::Moving);
+        let is_moving_over =
+            |peers: &PeerTable| peers.are_through(TransferPhase::Moving, 0, &roster);
+        peers[NodeIx(1)].stage = PeerStage::Landed;
+        assert!(!is_moving_over(&peers), "node 2 still receives");
+        peers[NodeIx(2)].stage = PeerStage::Gone;
+        assert!(is_moving_over(&peers), "one landed, one is lost, and the other one sends");
+        assert!(!peers.are_through(TransferPhase::Finishing, 0, &roster));
+        assert!(!peers.are_through(TransferPhase::Done, 0, &roster), "nothing follows");
+    }
+}

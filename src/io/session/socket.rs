@@ -24,6 +24,8 @@ pub(super) struct BufferedSocket {
     sent: usize,
     /// Nothing more will be queued: half-close after the last byte.
     closing: bool,
+    /// Each half-close is an event of its own on the socket: a second one would follow the first.
+    is_half_closed: bool,
 }
 
 /// Result of a read.
@@ -67,6 +69,7 @@ impl BufferedSocket {
             outbox: Vec::new(),
             sent: 0,
             closing: false,
+            is_half_closed: false,
         })
     }
 
@@ -170,7 +173,7 @@ impl BufferedSocket {
             }
         }
         (self.outbox, self.sent) = (Vec::new(), 0);
-        if self.closing {
+        if self.closing && !std::mem::replace(&mut self.is_half_closed, true) {
             // The peer may have closed first.
             let _ = self.stream.shutdown(Shutdown::Write);
         }

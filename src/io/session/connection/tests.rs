@@ -362,6 +362,34 @@ fn a_peer_that_never_reads_is_given_up() {
     node.join().unwrap();
 }
 
+/// Each half-close is an event, and each event had the connection half-closed again: a whole
+/// processor until the peer closed its end.
+#[test]
+fn a_closed_connection_waits_for_its_peer_without_an_event() {
+    let (listener, address) = listener();
+    let node = thread::spawn(move || Driver::new(accepted(listener.accept().unwrap().0)));
+    let mut master = Driver::new(dialled(address, CONTROL, &key()));
+    let mut node = node.join().unwrap();
+    let up = thread::spawn(move || {
+        node.up().unwrap();
+        node
+    });
+    master.up().unwrap();
+    let _open = up.join().unwrap();
+    master.connection.close().unwrap();
+    let (mut events, mut turns) = (Events::with_capacity(4), 0);
+    loop {
+        master.connection.ready(&door).unwrap();
+        assert_eq!(master.connection.receive().unwrap(), IncomingData::Pending);
+        master.poll.poll(&mut events, Some(Duration::from_millis(50))).unwrap();
+        if events.is_empty() {
+            break;
+        }
+        turns += 1;
+        assert!(turns < 10, "it is woken again and again");
+    }
+}
+
 #[test]
 fn a_message_cut_short_is_an_error() {
     let (listener, address) = listener();

@@ -157,6 +157,38 @@ fn bytes_that_change_on_the_way_are_caught_and_fetched_again() {
     assert!(wrong.clone().count() >= 3 && wrong.map(|(one, _)| *one).all(|byte| byte == 0xaa));
 }
 
+/// Hardly any piece of a mebibyte arrives as it was sent, and after three tries at one the transfer
+/// failed.
+#[test]
+fn one_packet_in_200_is_changed_and_all_of_it_arrives() {
+    let Some(lab) = Lab::changed(2, 1, "200mbit", &[(1, SINGLE_PACKETS), (2, SINGLE_PACKETS)])
+    else {
+        return;
+    };
+    let bytes = 64 << 20;
+    let changed = CHANGED.replace("inc mod 4000 0", "random mod 200 < 1");
+    lab.network.nft(2, &on_data(&changed)).unwrap();
+    let output = lab.run(&spec(&[1], &[2], bytes));
+    let (report, hits) = (assert_complete(&lab, &output, &[2], bytes), hits(&lab, 2));
+    assert!(hits >= 100, "the fault did not work: {hits}");
+    let warnings = report["warnings"].to_string();
+    assert!(warnings.contains("eth0: ") && warnings.contains("arrived changed"), "{warnings}");
+}
+
+/// Everything that passes one of two NICs is changed: the other one brings it all.
+#[test]
+fn a_nic_that_changes_every_packet_is_named_and_the_other_brings_everything() {
+    let changes = [(1, SINGLE_PACKETS), (2, SINGLE_PACKETS)];
+    let Some(lab) = Lab::changed(2, 2, "200mbit", &changes) else { return };
+    let bytes = 32 << 20;
+    let changed = on_data(&CHANGED.replace("numgen inc mod 4000 0", "iifname eth1"));
+    lab.network.nft(2, &changed).unwrap();
+    let output = lab.run(&spec(&[1], &[2], bytes));
+    let report = assert_complete(&lab, &output, &[2], bytes);
+    let warnings = report["warnings"].to_string();
+    assert!(hits(&lab, 2) > 0 && warnings.contains("eth1"), "{warnings}");
+}
+
 fn with_losses(percent: u32) {
     let Some(lab) = Lab::changed(2, 1, "200mbit", &[(1, SINGLE_PACKETS), (2, SINGLE_PACKETS)])
     else {

@@ -47,7 +47,7 @@ impl RailMachine {
     /// A transfer begins; flows of it may follow. A sender that is silent for `silence` while it
     /// owes an answer is given up.
     pub(crate) fn join(&mut self, transfer: TransferIx, map: PieceMap, silence: Duration) {
-        self.receiving.join(transfer, map.path, silence);
+        self.receiving.join(transfer, (map.method, map.path), silence);
         self.sending.join(transfer, map);
     }
 

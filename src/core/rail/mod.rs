@@ -22,6 +22,7 @@ mod machine;
 mod machine_tests;
 mod messages;
 mod piece_map;
+mod piece_parts;
 pub(crate) mod piece_receiver;
 pub(crate) mod piece_sender;
 mod read_mode;

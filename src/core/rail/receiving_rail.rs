@@ -13,6 +13,7 @@ use super::messages::{LandingPiece, PayloadOutcome, RailAction, RailNotice};
 use super::piece_receiver::{PieceReceiver, ReceiverAction, ReceiverEvent, SenderAnswer};
 use super::report_queue::ReportQueue;
 use super::slot_table::{SlotIx, SlotTable};
+use crate::core::check::CheckMethod;
 use crate::core::error::{Code, Error, Result};
 use crate::core::options::DataPath;
 use crate::core::piece::{FlowIx, TransferIx};
@@ -77,8 +78,13 @@ impl ReceivingRail {
         }
     }
 
-    pub(super) fn join(&mut self, transfer: TransferIx, path: DataPath, silence: Duration) {
-        let receiver = PieceReceiver::new(silence);
+    pub(super) fn join(
+        &mut self,
+        transfer: TransferIx,
+        (method, path): (CheckMethod, DataPath),
+        silence: Duration,
+    ) {
+        let receiver = PieceReceiver::new(method, silence);
         let state = ReceivingTransfer { receiver, path, relays: None, is_draining: false };
         self.transfers.insert(transfer, state);
     }
@@ -220,9 +226,13 @@ impl ReceivingRail {
         let mut passed_on = None;
         match result {
             Ok(()) if is_ours => {
+                // A piece that arrives in parts is passed on once the scheduler has all of it.
+                let is_passed_on = self.transfers.get(&transfer).is_some_and(|it| {
+                    it.relays(piece.span) && !it.receiver.is_part(flow.flow, piece.span)
+                });
                 let event = ReceiverEvent::Written { flow: flow.flow, piece, check };
                 self.receiver(now, transfer, event);
-                if self.transfers.get(&transfer).is_some_and(|it| it.relays(piece.span)) {
+                if is_passed_on {
                     // Flows of the other rails wait for it too, and hear of it from the scheduler.
                     self.reports.hurry();
                     passed_on = Some((transfer, piece.span));

@@ -47,6 +47,8 @@ struct LeasingFlow {
     up_at: Moment,
     revoking: bool,
     revoke_again: Moment,
+    /// Pieces that arrived changed since one landed.
+    changed_in_row: u32,
 }
 
 impl LeasingFlow {
@@ -83,6 +85,7 @@ impl FlowLeases {
             up_at: now,
             revoking: false,
             revoke_again: now,
+            changed_in_row: 0,
         };
         self.flows.insert(flow, state);
     }
@@ -139,6 +142,7 @@ impl FlowLeases {
         let state = self.flows.get_mut(&flow)?;
         state.leased.retain(|leased| leased.span != span);
         state.meter.add(now, span.bytes());
+        state.changed_in_row = 0;
         if state.leased.is_empty() {
             state.meter.pause(now);
         }
@@ -151,6 +155,14 @@ impl FlowLeases {
         let state = self.flows.get_mut(&flow)?;
         state.leased.retain(|leased| leased.span != span);
         Some(state.rail_pair.sender)
+    }
+
+    /// Counts a piece that arrived changed. Returns the number of those since one landed.
+    pub(super) fn changed(&mut self, flow: FlowIx) -> u32 {
+        self.flows.get_mut(&flow).map_or(0, |state| {
+            state.changed_in_row += 1;
+            state.changed_in_row
+        })
     }
 
     /// Ends the leases of pieces that a flow gave back when asked. Returns their sender.

@@ -2,12 +2,12 @@
 //! are lost.
 //!
 //! A rail pair is one local rail and one rail of a sender. It carries one flow at a time. A rail
-//! pair whose flow breaks is opened again: at once after the first break, then after a backoff that
-//! doubles with every break. Landed pieces shorten the backoff only step by step, so that a
+//! pair whose flow breaks is opened again: at once after the first break, then after a backoff
+//! that doubles with every break. Landed pieces shorten the backoff only step by step, so that a
 //! flapping link is not trusted after one good block. A flow that delivered something and was then
-//! closed (not silent) costs no time: on a network that resets connections every few megabytes, the
-//! next flow opens at once. A sender is lost when none of its rail pairs has a flow and each of
-//! them has broken too often.
+//! closed (not silent) costs no time: on a network that resets connections every few megabytes, or
+//! changes a header now and then, the next flow opens at once. A sender is lost when none of its
+//! rail pairs has a flow and each of them has broken too often.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -58,7 +58,7 @@ struct RailPairState {
     stage: RailPairStage,
     breaks: u32,
     landed: u32,
-    /// True once its flow has delivered a piece.
+    /// True once its flow has delivered a piece, or a part of one.
     has_brought: bool,
 }
 
@@ -141,6 +141,11 @@ impl RailPairs {
         (state.stage, state.has_brought) = (RailPairStage::Up(flow), false);
     }
 
+    /// Notes that a part of a piece landed on a rail pair.
+    pub(super) fn brought(&mut self, rail_pair: RailPair) {
+        self.state(rail_pair).has_brought = true;
+    }
+
     /// Counts a piece that landed on a rail pair.
     pub(super) fn landed(&mut self, rail_pair: RailPair) {
         let state = self.state(rail_pair);
@@ -170,7 +175,8 @@ impl RailPairs {
         state.breaks = match error.code {
             // A peer that refuses us once does so again.
             Code::Refused => u32::MAX,
-            Code::Unreachable if has_brought => state.breaks,
+            // A header that changes on the way ends a flow, too.
+            Code::Unreachable | Code::Integrity if has_brought => state.breaks,
             _ => state.breaks.saturating_add(1),
         };
         state.stage = RailPairStage::BackingOff(now + backoff(state.breaks));

@@ -58,6 +58,10 @@ pub(crate) enum SchedulerEvent {
     Landed { flow: FlowIx, piece: Piece, check: Check },
     /// A sender refused a piece, or the piece arrived corrupted.
     Failed { flow: FlowIx, piece: Piece, error: Error },
+    /// A piece arrived changed, or a part of it, and is requested again on the same flow.
+    Changed { flow: FlowIx },
+    /// A part of a piece arrived as it was sent: the flow brings something.
+    PartLanded { flow: FlowIx },
     /// Leases that were revoked before they were requested.
     Returned { flow: FlowIx, pieces: Vec<Piece> },
     /// A flow broke.
@@ -204,6 +208,11 @@ impl PieceScheduler {
             SchedulerEvent::FlowUp { flow, rail_pair } => self.flow_up(now, flow, rail_pair),
             SchedulerEvent::Room { flow, pieces } => self.room(now, flow, pieces),
             SchedulerEvent::Landed { flow, piece, check } => self.landed(now, flow, piece, check),
+            SchedulerEvent::Changed { .. } => self.counts.retries += 1,
+            SchedulerEvent::PartLanded { flow } => {
+                let rail_pair = self.flows.rail_pair(flow);
+                rail_pair.into_iter().for_each(|rail_pair| self.rail_pairs.brought(rail_pair));
+            }
             SchedulerEvent::Failed { flow, piece, error } => self.failed(now, flow, piece, &error),
             SchedulerEvent::Returned { flow, pieces } => self.returned(now, flow, &pieces),
             SchedulerEvent::FlowDown { flow, error } => self.flow_down(now, flow, &error),

@@ -1,8 +1,9 @@
 //! Tables of events and actions of a scheduler.
 
+use std::time::Duration;
+
 use crate::core::error::Code;
 use crate::core::receiver::scheduler::*;
-use crate::core::receiver::sender_faults::FAULTS_MAX;
 
 const A: NodeIx = NodeIx(0);
 const B: NodeIx = NodeIx(1);
@@ -172,20 +173,79 @@ fn a_lost_senders_share_goes_to_the_replica_and_without_one_is_missing() {
 #[test]
 fn a_changed_piece_is_asked_for_again_and_a_refused_one_is_not() {
     let mut scheduler = scheduler(&[source(0, 10, &[(A, 1)])]);
-    for _ in 0..FAULTS_MAX {
+    for _ in 0..3 {
         scheduler.handle(at(1), SchedulerEvent::Room { flow: FLOW_A, pieces: 1 });
         let (flow, piece) = leased(&mut scheduler)[0];
         scheduler
             .handle(at(2), SchedulerEvent::Failed { flow, piece, error: error(Code::Integrity) });
     }
-    assert_eq!(scheduler.missing().expect("given up").code, Code::Integrity);
-    assert_eq!(scheduler.counts().retries, u64::from(FAULTS_MAX));
+    scheduler.handle(at(2), SchedulerEvent::Changed { flow: FLOW_A });
+    assert_eq!((scheduler.missing(), scheduler.counts().retries), (None, 4));
 
     let mut scheduler = self::scheduler(&[source(0, 10, &[(A, 1)])]);
     scheduler.handle(at(1), SchedulerEvent::Room { flow: FLOW_A, pieces: 1 });
     let (flow, piece) = leased(&mut scheduler)[0];
     scheduler.handle(at(2), SchedulerEvent::Failed { flow, piece, error: error(Code::Data) });
     assert_eq!(scheduler.missing().expect("given up").missing, [Span::new(0, 10)]);
+}
+
+/// A sender with `pair_count` rail pairs to a receiver of `pieces` pieces; on those at `bad` every
+/// piece changes. Returns the scheduler once it is settled, and the number of flows that it closed.
+fn with_bad_pairs(pieces: u64, pair_count: u32, bad: &[u32]) -> (PieceScheduler, u32) {
+    let segment = source(0, pieces * 10, &[(A, 1)]);
+    let (grid, none) = (BlockGrid::new(0, 10), CompletedBefore::default());
+    let mut scheduler =
+        PieceScheduler::new(grid, CheckMethod::Crc64, &[segment], none, |_| pair_count);
+    let (mut flows, mut closed, mut now) = (Vec::new(), 0, at(0));
+    loop {
+        for action in actions(&mut scheduler) {
+            match action {
+                SchedulerAction::Open { rail_pair } => {
+                    let flow = FlowIx(flows.len() as u32);
+                    flows.push(rail_pair.index);
+                    scheduler.handle(now, SchedulerEvent::FlowUp { flow, rail_pair });
+                    scheduler.handle(now, SchedulerEvent::Room { flow, pieces: 2 });
+                }
+                SchedulerAction::Flow(FlowCommand::Lease { flow, pieces }) => {
+                    for piece in pieces {
+                        let error = error(Code::Integrity);
+                        let event = if bad.contains(&flows[flow.0 as usize]) {
+                            SchedulerEvent::Failed { flow, piece, error }
+                        } else {
+                            SchedulerEvent::Landed { flow, piece, check: Check::Crc64(0) }
+                        };
+                        scheduler.handle(now, event);
+                    }
+                    scheduler.handle(now, SchedulerEvent::Room { flow, pieces: 2 });
+                }
+                SchedulerAction::Flow(FlowCommand::Close { .. }) => closed += 1,
+                SchedulerAction::Settled => return (scheduler, closed),
+                _ => {}
+            }
+        }
+        now = scheduler.poll_timeout().map_or(now, |due| due.max(now)) + Duration::from_millis(1);
+        scheduler.handle(now, SchedulerEvent::Tick);
+        assert!(now < at(60_000), "it does not end");
+    }
+}
+
+#[test]
+fn a_rail_on_which_everything_changes_is_left_to_the_others() {
+    for bad in [0, 1] {
+        let (scheduler, closed) = with_bad_pairs(100, 2, &[bad]);
+        assert_eq!((scheduler.missing(), scheduler.extents().landed_bytes()), (None, 1000));
+        assert!(closed >= 1, "the rail is closed");
+    }
+}
+
+#[test]
+fn a_transfer_of_which_nothing_gets_through_ends_with_integrity() {
+    for pair_count in [1, 2] {
+        let (scheduler, closed) = with_bad_pairs(100, pair_count, &[0, 1]);
+        let missing = scheduler.missing().expect("nothing gets through");
+        assert_eq!((missing.code, missing.missing), (Code::Integrity, vec![Span::new(0, 1000)]));
+        assert!(closed >= 3, "each rail is tried again");
+    }
 }
 
 /// Where only relays are left and none of them has the pieces, each of them refuses each piece:

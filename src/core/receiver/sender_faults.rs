@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::core::units::{NodeIx, Span};
 
-/// Failures of one sender at one piece, after which it is not asked for the piece again.
-pub(super) const FAULTS_MAX: u32 = 3;
+/// Failures of one sender at one piece, after which it is not asked for the piece again: enough
+/// for three of its rails to be closed for that.
+pub(super) const FAULTS_MAX: u32 = 12;
 
 /// Failures by the piece's position, then by sender.
 #[derive(Default)]

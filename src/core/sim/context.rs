@@ -11,6 +11,9 @@ use super::timeline::TransferTimeline;
 use super::world::{SimEndpoint, SimReach, SimWorld};
 use crate::core::units::{Moment, NodeIx};
 
+/// Payload of a packet.
+const PACKET_BYTES: u64 = 1448;
+
 /// Everything that nodes and masters share.
 pub(super) struct SimContext {
     pub(super) schedule: SimSchedule,
@@ -40,6 +43,13 @@ impl SimContext {
     /// True `per_mille` times in a thousand.
     pub(super) fn chance(&mut self, per_mille: u64) -> bool {
         self.schedule.random.chance(per_mille)
+    }
+
+    /// Returns true if one of the packets of so many bytes is changed on the way.
+    pub(super) fn has_changed_packet(&mut self, bytes: u64) -> bool {
+        let one_in = self.world.faults.changed_packet_in;
+        let mut packets = 0..if one_in > 0 { bytes.div_ceil(PACKET_BYTES) } else { 0 };
+        packets.any(|_| self.schedule.random.one_in(one_in))
     }
 
     pub(super) fn after(&mut self, delay: Duration, event: SimEvent) {

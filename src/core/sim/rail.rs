@@ -343,7 +343,7 @@ impl SimRail {
         route: KernelRoute,
     ) {
         let takes_detour = cx.chance(cx.world.faults.detours);
-        let is_changed = cx.chance(cx.world.faults.changed);
+        let is_changed = cx.chance(cx.world.faults.changed) || cx.has_changed_packet(bytes);
         let chance = if is_changed { cx.schedule.random.next_u64() } else { 0 };
         let (frame, mut payload) = self.sending[&slot].clone();
         let span = frame.span();

@@ -131,7 +131,10 @@ impl SimTransfer {
 
     /// Returns true if the node has what it is about to send.
     pub(super) fn has(&self, span: Span) -> bool {
-        covers(&self.offered, span) || self.landed.contains(&span)
+        // A part of a piece may be asked for, where bytes change on the way.
+        covers(&self.offered, span)
+            || self.landed.contains(&span)
+            || covers(&union(self.landed.iter().copied().collect()), span)
     }
 
     /// The places of its pieces.

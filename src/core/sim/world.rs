@@ -38,6 +38,8 @@ pub(crate) struct SimWorld {
 pub(crate) struct PieceFaults {
     /// A piece arrives changed, and TCP does not notice.
     pub(crate) changed: u64,
+    /// One packet in so many arrives changed; none with 0.
+    pub(crate) changed_packet_in: u64,
     /// A flow breaks while a piece is on it.
     pub(crate) broken: u64,
     /// A sender cannot read a piece.

@@ -20,6 +20,8 @@ pub(super) struct RailPairHistory {
     asked: Option<Instant>,
     /// A flow that came up late: the time that it took, and the way that it took at last.
     late: Option<(Duration, String)>,
+    /// Pieces, and parts of pieces, that arrived changed.
+    changed: u64,
 }
 
 impl RailPairHistory {
@@ -32,6 +34,7 @@ impl RailPairHistory {
             trouble: None,
             asked: None,
             late: None,
+            changed: 0,
         }
     }
 
@@ -62,6 +65,22 @@ impl RailPairHistory {
         if error.code != Code::Cancelled && !self.has_brought {
             self.trouble = Some(error.to_string());
         }
+    }
+
+    /// A piece arrived changed.
+    pub(super) fn changed(&mut self) {
+        self.changed += 1;
+    }
+
+    /// The warning of the report about bytes that changed on the way, with the peer's name.
+    pub(super) fn changed_warning(&self, peer: &str) -> Option<String> {
+        let RailPairHistory { nic, address, changed, .. } = self;
+        (*changed > 0).then(|| {
+            format!(
+                "{nic}: {changed} pieces from {address} of {peer} arrived changed and were \
+                 requested again; a NIC, cable or switch between them changes bytes"
+            )
+        })
     }
 
     pub(super) fn came_up(&mut self, took: Duration, how: String) {
@@ -102,6 +121,16 @@ impl RailPairHistory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_nic_that_changes_bytes_is_named() {
+        let mut history = RailPairHistory::new("eth1".into(), ([10, 0, 1, 1], 1001).into());
+        assert_eq!(history.changed_warning("a:1"), None);
+        history.changed();
+        history.changed();
+        let warning = history.changed_warning("a:1").unwrap_or_default();
+        assert!(warning.starts_with("eth1: 2 pieces from 10.0.1.1:1001 of a:1"), "{warning}");
+    }
 
     #[test]
     fn a_lane_that_brought_nothing_says_why_and_one_that_was_late_how_long() {

@@ -9,7 +9,7 @@ use super::histories::RailPairHistory;
 use super::openings::FlowOpening;
 use super::routes::FlowRoute;
 use super::stuck::StuckData;
-use crate::core::error::Error;
+use crate::core::error::{Code, Error};
 use crate::core::piece::{FlowCommand, FlowIx};
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::receiver::scheduler::SchedulerEvent;
@@ -210,7 +210,14 @@ impl TransferFlows {
                 self.history_of(*flow).into_iter().for_each(|history| history.failed(error));
                 self.flows.remove(flow);
             }
+            SchedulerEvent::Changed { flow } => {
+                self.history_of(*flow).into_iter().for_each(RailPairHistory::changed);
+            }
+            SchedulerEvent::Failed { flow, error, .. } if error.code == Code::Integrity => {
+                self.history_of(*flow).into_iter().for_each(RailPairHistory::changed);
+            }
             SchedulerEvent::FlowUp { .. }
+            | SchedulerEvent::PartLanded { .. }
             | SchedulerEvent::Room { .. }
             | SchedulerEvent::Failed { .. }
             | SchedulerEvent::Returned { .. }
@@ -261,6 +268,7 @@ impl TransferFlows {
                 .get(rail_pair)
                 .and_then(|it| it.so_far(now, |port| nics[port].to_owned()));
             let name = self.name_of(rail_pair.sender);
+            warnings.extend(history.changed_warning(&name));
             let warning = history.warning(now, &name, opening, others_brought);
             if warning.is_some() && told.insert((history.nic(), rail_pair.sender)) {
                 warnings.extend(warning);

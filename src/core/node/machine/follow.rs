@@ -283,6 +283,8 @@ impl Attempt {
             SchedulerEvent::FlowUp { .. }
             | SchedulerEvent::Room { .. }
             | SchedulerEvent::Landed { .. }
+            | SchedulerEvent::Changed { .. }
+            | SchedulerEvent::PartLanded { .. }
             | SchedulerEvent::Returned { .. }
             | SchedulerEvent::Tick => event,
         };

@@ -2,10 +2,14 @@
 
 use super::{PieceScheduler, SchedulerAction};
 use crate::core::error::{Code, Error};
-use crate::core::piece::{FlowIx, Piece};
+use crate::core::piece::{FlowCommand, FlowIx, Piece};
 use crate::core::receiver::extent_map::PieceRun;
 use crate::core::receiver::rail_pairs::{RailPair, SenderVerdict};
 use crate::core::units::{Moment, NodeIx, Span};
+
+/// Pieces that arrive changed on one flow with none unchanged between them, after which it is
+/// closed: nothing gets through whole.
+const CHANGED_IN_ROW_MAX: u32 = 4;
 
 impl PieceScheduler {
     pub(super) fn failed(&mut self, now: Moment, flow: FlowIx, piece: Piece, error: &Error) {
@@ -13,6 +17,12 @@ impl PieceScheduler {
         self.counts.retries += 1;
         if error.code == Code::Integrity {
             self.faults.corrupted(piece.span, sender);
+            if self.flows.changed(flow) >= CHANGED_IN_ROW_MAX {
+                // Other rails, or other senders, are tried.
+                self.put_back(piece.span, error);
+                self.actions.push_back(SchedulerAction::Flow(FlowCommand::Close { flow }));
+                return self.flow_down(now, flow, error);
+            }
         } else {
             self.faults.refused(piece.span, sender);
             self.refund(piece.span);

@@ -63,6 +63,7 @@ impl Trial {
             unreadable: often(6, 20),
             unwritable: often(8, 5),
             detours: often(2, 200),
+            changed_packet_in: 0,
         };
         // Nobody would see it.
         let changed =

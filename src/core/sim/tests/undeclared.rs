@@ -12,6 +12,8 @@ const MBIT: f64 = 1e6 / 8.0;
 struct Undeclared {
     rows: Vec<Row>,
     mbit: Vec<f64>,
+    /// `None` where the block is chosen.
+    block_bytes: Option<u64>,
 }
 
 /// Share of the bound, and the copies of it that were sent for nothing.
@@ -19,6 +21,7 @@ struct Undeclared {
 struct Reached {
     share: f64,
     wasted: f64,
+    seconds: f64,
 }
 
 impl Undeclared {
@@ -28,7 +31,18 @@ impl Undeclared {
             speed: None,
             ..row(role, node, start, end)
         };
-        Undeclared { rows: rows.iter().map(row).collect(), mbit: mbit.to_vec() }
+        let rows = rows.iter().map(row).collect();
+        Undeclared { rows, mbit: mbit.to_vec(), block_bytes: Some(MIB) }
+    }
+
+    /// The same with the true speed in every row.
+    fn declared(mut self) -> Undeclared {
+        let hosts: Vec<String> = (0..self.mbit.len()).map(|node| format!("n{node}")).collect();
+        for row in &mut self.rows {
+            let node = hosts.iter().position(|host| *host == row.node.host).expect("a node");
+            row.speed = Some(BitRate((self.mbit[node] * 1e6) as u64));
+        }
+        self
     }
 
     fn goodput(&self, node: usize) -> f64 {
@@ -46,7 +60,8 @@ impl Undeclared {
     }
 
     fn run(&self, seed: u64) -> Reached {
-        let spec = Spec { rows: self.rows.clone(), block_bytes: Some(MIB), ..Spec::default() };
+        let (rows, block_bytes) = (self.rows.clone(), self.block_bytes);
+        let spec = Spec { rows, block_bytes, ..Spec::default() };
         let roster = Roster::new(&spec);
         assert_eq!(roster.entries.len(), self.mbit.len(), "every node has a rate");
         let bound_seconds = self.bound_seconds(&roster);
@@ -67,6 +82,7 @@ impl Undeclared {
         Reached {
             share: bound_seconds / outcome.seconds,
             wasted: outcome.counts.wasted_bytes as f64 / wanted,
+            seconds: outcome.seconds,
         }
     }
 }
@@ -148,11 +164,36 @@ fn a_slow_replica_makes_no_transfer_slower() {
     }
 }
 
+/// A slow replica may cost a fiftieth and 0.2 s, whatever the transfer's size, with the block that
+/// is chosen.
+#[test]
+fn a_replica_that_is_far_slower_costs_next_to_nothing() {
+    for mib in [64, 256, 1024] {
+        for fast in [200.0, 1000.0] {
+            for part in [4.0, 20.0, 100.0] {
+                let with = |mbit: &[f64]| Undeclared { block_bytes: None, ..replicas(mib, mbit) };
+                let alone = with(&[fast]).run(1).seconds;
+                for (what, beside) in [
+                    ("not declared", with(&[fast, fast / part])),
+                    ("declared", with(&[fast, fast / part]).declared()),
+                    ("named first", with(&[fast / part, fast])),
+                ] {
+                    let beside = beside.run(1);
+                    assert!(
+                        beside.seconds < 1.02 * alone + 0.2,
+                        "{mib} MiB, 1/{part} of {fast} Mbit/s, {what}: {beside:?}, alone {alone} s"
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn random_instances_come_near_the_bound_although_nobody_declared_a_speed() {
     let mut reached: Vec<(f64, f64, u64)> = (0..64)
         .map(|seed| {
-            let Reached { share, wasted } = random_instance(seed).run(seed);
+            let Reached { share, wasted, .. } = random_instance(seed).run(seed);
             (share, wasted, seed)
         })
         .collect();

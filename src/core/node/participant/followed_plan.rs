@@ -124,7 +124,7 @@ impl FollowedPlan {
     /// bound, and nobody's link is full.
     pub(super) fn seconds(&self) -> Option<f64> {
         let is_bound = self.bound_us > 0 && self.limit_bytes_per_second == 0;
-        is_bound.then(|| self.bound_us as f64 * 1e-6)
+        is_bound.then_some(self.bound_us as f64 * 1e-6)
     }
 
     pub(super) fn pair_count(&self, sender: NodeIx) -> u32 {

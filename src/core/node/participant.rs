@@ -132,7 +132,7 @@ pub(crate) struct Participant {
     state: ParticipantState,
     scheduler: Option<PieceScheduler>,
     plan: FollowedPlan,
-    journal_queue: Option<JournalQueue>,
+    journal_queue: JournalQueue,
     /// The reason why this participant ends without having landed everything.
     error: Option<Error>,
     /// The master asked for the end, so that nothing needs to be told.
@@ -150,7 +150,7 @@ impl Participant {
             state: ParticipantState::Preparing,
             scheduler: None,
             plan: FollowedPlan::default(),
-            journal_queue: None,
+            journal_queue: JournalQueue::default(),
             error: None,
             dismissed: false,
             landed_everywhere: false,
@@ -171,11 +171,9 @@ impl Participant {
             (ParticipantEvent::Master(message), _) => self.master_says(now, message),
             (ParticipantEvent::Broken(error), _) => self.rails_broken(error),
             (ParticipantEvent::Overdue(error), _) => self.overdue(error),
-            (ParticipantEvent::Kept, _) => {
-                self.journal_queue.iter_mut().for_each(JournalQueue::written);
-            }
+            (ParticipantEvent::Kept, _) => self.journal_queue.written(),
             (ParticipantEvent::Found(found), State::Preparing) => {
-                self.journal_queue = Some(JournalQueue::new(found));
+                self.journal_queue = JournalQueue::new(found);
             }
             (ParticipantEvent::Prepared(Ok(prepared)), State::Preparing) => self.prepared(prepared),
             (ParticipantEvent::Prepared(Err(error)), State::Preparing) => self.refuse(error),
@@ -261,7 +259,7 @@ impl Participant {
             return self.abort(error);
         }
         self.state = ParticipantState::Starting;
-        self.learn_origins(&start);
+        self.journal_queue.learn(&start.origins);
         let forgets = start.forgets;
         self.plan = FollowedPlan::new(self.terms.rails, start);
         self.actions.push_back(ParticipantAction::Preallocate {
@@ -272,13 +270,9 @@ impl Participant {
         });
     }
 
-    fn learn_origins(&mut self, start: &Start) {
-        self.journal_queue.iter_mut().for_each(|journal_queue| journal_queue.learn(&start.origins));
-    }
-
     /// A newer plan: other shares of the same segments, and others to pass on to.
     fn start_again(&mut self, now: Moment, start: Start) {
-        self.learn_origins(&start);
+        self.journal_queue.learn(&start.origins);
         let sources = self.plan.renew(self.terms.rails, start);
         let Some(scheduler) = &mut self.scheduler else {
             if let Err(error) = self.plan.replace_sources(sources) {
@@ -309,8 +303,7 @@ impl Participant {
         self.progress_due = now + PROGRESS_EVERY;
         let sources = self.plan.take_sources();
         let pair_count = |sender: NodeIx| self.plan.pair_count(sender);
-        let journal_queue = self.journal_queue.as_mut();
-        let found = journal_queue.map_or(Vec::new(), |queue| queue.take_found(self.plan.kept()));
+        let found = self.journal_queue.take_found(self.plan.kept());
         let there = CompletedBefore { holes: self.plan.holes(), kept: &found };
         let mut scheduler =
             PieceScheduler::new(self.terms.grid, self.terms.method, &sources, there, pair_count);
@@ -446,15 +439,7 @@ impl Participant {
 
     /// Counts of the scheduler; the driver adds those of the rails, time and memory.
     fn stats(&self) -> NodeStats {
-        let counts = self.scheduler.as_ref().map(PieceScheduler::counts).unwrap_or_default();
-        NodeStats {
-            received_bytes: counts.kept_bytes,
-            wasted_bytes: counts.wasted_bytes,
-            stolen_bytes: counts.stolen_bytes,
-            retries: counts.retries,
-            resumed_bytes: counts.resumed_bytes,
-            ..NodeStats::default()
-        }
+        self.scheduler.as_ref().map(PieceScheduler::counts).unwrap_or_default().into()
     }
 
     fn tell(&mut self, message: ToMaster) {

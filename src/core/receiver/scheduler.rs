@@ -24,7 +24,7 @@ use crate::core::error::Error;
 use crate::core::piece::{FlowCommand, FlowIx, LandedPiece, Piece};
 use crate::core::units::{Moment, NodeIx, Span};
 use crate::core::wire::Check;
-use crate::core::wire::control::PlanSegment;
+use crate::core::wire::control::{NodeStats, PlanSegment};
 
 mod recovery;
 mod replan;
@@ -111,6 +111,19 @@ impl SchedulerCounts {
         }
         self.kept_bytes += bytes;
         self.stolen_bytes += if piece.stolen { bytes } else { 0 };
+    }
+}
+
+impl From<SchedulerCounts> for NodeStats {
+    fn from(counts: SchedulerCounts) -> NodeStats {
+        NodeStats {
+            received_bytes: counts.kept_bytes,
+            wasted_bytes: counts.wasted_bytes,
+            stolen_bytes: counts.stolen_bytes,
+            retries: counts.retries,
+            resumed_bytes: counts.resumed_bytes,
+            ..NodeStats::default()
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Messages to and from a participant, and what must hold of them.
 
+use crate::core::node::participant::ParticipantAction;
 use crate::core::units::{Span, covers, union};
 use crate::core::wire::control::{SegmentChecks, ToMaster, decode, encode};
 
@@ -20,6 +21,27 @@ impl ParticipantLog {
     pub(super) fn landed(&mut self, span: Span) {
         self.landed.push(span);
         self.landed = union(std::mem::take(&mut self.landed));
+    }
+
+    /// Checks an action: nothing is offered, kept or named that is not there.
+    pub(super) fn check(&self, action: &ParticipantAction) {
+        assert!(!self.ended, "{action:?} after the end");
+        match action {
+            ParticipantAction::Offer { span } => {
+                assert!(covers(&self.there(), *span), "{span} is offered and not there");
+            }
+            ParticipantAction::Commit { .. } => {
+                assert!(self.has_all(), "{:?} is not all of {:?}", self.landed, self.wanted);
+            }
+            ParticipantAction::Keep { pieces } => {
+                let there = self.there();
+                assert!(
+                    pieces.iter().all(|piece| covers(&there, piece.span)),
+                    "{pieces:?} are kept and not there"
+                );
+            }
+            _ => {}
+        }
     }
 
     /// Checks a message to the master.

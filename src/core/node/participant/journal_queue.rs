@@ -11,9 +11,10 @@ use crate::core::units::{NodeIx, Span, covers};
 use crate::core::wire::Check;
 use crate::core::wire::control::{OfferedSource, SourceOrigin};
 
-/// Pieces to keep, at a node that keeps any.
+/// Pieces to keep, at a node that keeps any. By default it keeps none.
 #[derive(Debug, Default)]
 pub(super) struct JournalQueue {
+    keeps: bool,
     /// Pieces that an earlier attempt has left, until the plan says which are still good.
     found: Vec<LandedPiece>,
     /// Ranges that each sender offers.
@@ -25,13 +26,19 @@ pub(super) struct JournalQueue {
 }
 
 impl JournalQueue {
+    /// Creates the queue of a node that keeps pieces, and has `found` some of an earlier attempt.
     pub(super) fn new(found: Vec<LandedPiece>) -> JournalQueue {
-        JournalQueue { found, ..JournalQueue::default() }
+        JournalQueue { keeps: true, found, ..JournalQueue::default() }
+    }
+
+    /// Returns true if pieces are kept for another attempt.
+    pub(super) fn keeps(&self) -> bool {
+        self.keeps
     }
 
     /// The plan says what the senders offer.
     pub(super) fn learn(&mut self, offered: &[OfferedSource]) {
-        for OfferedSource { index, span, origin } in offered {
+        for OfferedSource { index, span, origin } in offered.iter().filter(|_| self.keeps) {
             let offers = self.offers.entry(NodeIx(*index)).or_default();
             if !offers.contains(&(*span, *origin)) {
                 offers.push((*span, *origin));

@@ -1,6 +1,5 @@
 //! Pieces that a participant keeps for another attempt: as they land, and at an early end.
 
-use super::journal_queue::JournalQueue;
 use super::{Participant, ParticipantAction, ParticipantState};
 use crate::core::error::{Code, Error};
 use crate::core::receiver::scheduler;
@@ -20,23 +19,21 @@ impl Participant {
         let before = scheduler.counts().kept_bytes;
         scheduler.handle(now, event);
         let is_news = scheduler.counts().kept_bytes > before;
-        if let (Some((sender, span, check)), Some(journal_queue)) =
-            (landed.filter(|_| is_news), &mut self.journal_queue)
-        {
-            journal_queue.land(sender, span, check);
+        if let Some((sender, span, check)) = landed.filter(|_| is_news) {
+            self.journal_queue.land(sender, span, check);
         }
     }
 
     /// Has what has landed written down, unless that is under way already.
     pub(super) fn keep(&mut self) {
-        if let Some(pieces) = self.journal_queue.as_mut().and_then(JournalQueue::take_batch) {
+        if let Some(pieces) = self.journal_queue.take_batch() {
             self.actions.push_back(ParticipantAction::Keep { pieces });
         }
     }
 
     /// The same for the last time, whatever is under way.
     pub(super) fn keep_rest(&mut self) {
-        let pieces = self.journal_queue.as_mut().map_or(Vec::new(), JournalQueue::take_rest);
+        let pieces = self.journal_queue.take_rest();
         if !pieces.is_empty() {
             self.actions.push_back(ParticipantAction::Keep { pieces });
         }
@@ -44,7 +41,7 @@ impl Participant {
 
     /// Ends without having landed everything: what has is kept first.
     pub(super) fn leave(&mut self) {
-        if self.journal_queue.is_none() {
+        if !self.journal_queue.keeps() {
             return self.left();
         }
         self.keep_rest();

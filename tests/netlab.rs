@@ -95,3 +95,29 @@ add chain inet silence out { type filter hook output priority 0; }
 add rule inet silence in iifname eth0 drop
 add rule inet silence out oifname eth0 drop
 ";
+
+/// Without an option: with blocks of 1 MiB each part has two of them, and eight copies take twice
+/// as long as one.
+#[test]
+fn copies_to_eight_nodes_take_about_the_time_of_one() {
+    let Some(lab) = Lab::up(9, 1, "25mbit") else { return };
+    let bytes = 16_u64 << 20;
+    let copies = |count: u32| {
+        let row = |node: u32, role: &str, uri: &str| {
+            format!("{role} 10.200.0.{node}:7000 {uri} 0 0-{} speed=25M\n", bytes - 1)
+        };
+        let mut spec = format!("id copies{count}\n{}", row(1, "writer", "pattern:5"));
+        for node in 2..2 + count {
+            spec += &row(node, "reader", &format!("file:///copy{node}"));
+        }
+        let output = lab.run(&spec);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        let report = json(&output);
+        (report["seconds"].as_f64().unwrap(), report["block_bytes"].clone())
+    };
+    let ((one, large), (eight, small)) = (copies(1), copies(8));
+    assert_eq!((large, small), ((256 << 10).into(), (64 << 10).into()));
+    let right = pattern(5, 0, bytes);
+    assert!((2..=9).all(|node| fs::read(lab.path(&format!("copy{node}"))).unwrap() == right));
+    assert!(eight < 1.25 * one, "eight copies take {eight} s, and one takes {one} s");
+}

@@ -22,7 +22,7 @@ pub(crate) enum LabCase {
     Concurrent,
     /// Four senders of random overlapping windows, three receivers of random ranges.
     Random,
-    /// One file to 1, 2, 4, 8 and 16 nodes, which feed each other; also with a slow one among them.
+    /// One file to 1 to 64 nodes, which feed each other; also with a slow one among them.
     Copies,
     /// A sender that slows to a tenth in mid-transfer, or is a tenth as fast as its row says.
     Slowed,

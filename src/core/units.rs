@@ -146,6 +146,16 @@ pub fn subtract(whole: Span, holes: &[Span]) -> Vec<Span> {
     left
 }
 
+/// Returns the parts that two lists of spans (sorted, disjoint) have in common.
+#[must_use]
+pub fn common(one: &[Span], other: &[Span]) -> Vec<Span> {
+    let within = |span: &Span| {
+        let (first, span) = (one.partition_point(|it| it.end <= span.start), *span);
+        one[first..].iter().map_while(move |it| it.intersection(span))
+    };
+    other.iter().flat_map(within).collect()
+}
+
 /// A rate in bits per second, decimal as for NICs: 10 Gbit/s is 10⁹ × 10.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct BitRate(pub u64);
@@ -257,6 +267,13 @@ mod tests {
         let joined =
             union(vec![Span::new(10, 20), Span::new(0, 5), Span::new(5, 7), Span::new(8, 8)]);
         assert_eq!(joined, [Span::new(0, 7), Span::new(10, 20)]);
+    }
+
+    #[test]
+    fn common_parts_are_in_both() {
+        let [one, other] =
+            [[Span::new(0, 5), Span::new(7, 9)], [Span::new(3, 8), Span::new(8, 20)]];
+        assert_eq!(common(&one, &other), [Span::new(3, 5), Span::new(7, 8), Span::new(8, 9)]);
     }
 
     #[test]

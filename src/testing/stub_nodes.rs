@@ -262,7 +262,7 @@ impl StubNodes<'_> {
             ToNode::Prepare(prepare) => {
                 self.tally.receivers +=
                     u64::from(prepare.rows.iter().any(|row| row.role == RowRole::Receiver));
-                let rows = vec![RowState { shared: false, kept: false }; prepare.rows.len()];
+                let rows = vec![RowState::default(); prepare.rows.len()];
                 let replicas = vec![1; value_count(&prepare.replicas)];
                 let prepared =
                     ToMaster::Prepared(Prepared { rows, replicas, ..Prepared::default() });

@@ -7,7 +7,7 @@ use zeroize::Zeroize;
 use super::roster::{Roster, RosterEntry};
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
-use crate::core::options::{CheckKind, TransferOptions};
+use crate::core::options::{CheckKind, Scheduler, TransferOptions};
 use crate::core::plan;
 use crate::core::plan::{GroupIx, NodeCapacity, PlanProblem, PlannedSegment, StoreIx};
 use crate::core::spec::{RowRole, Spec};
@@ -69,6 +69,12 @@ impl AttemptConfig {
 
     pub(crate) fn block_bytes(&self) -> u64 {
         self.grid.block_bytes()
+    }
+
+    /// Returns true if the parts of groups are dealt as they land. Equal stripes do not heed speed,
+    /// and under a limit the shares of the limit decide.
+    pub(super) fn deals_late(&self) -> bool {
+        self.options.scheduler != Scheduler::Uniform && self.options.limit.is_none()
     }
 
     /// Returns the share of the limit for a receiver of `bytes` of all wanted bytes, or 0 without a
@@ -257,7 +263,6 @@ pub(super) fn peer(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::options::Scheduler;
     use crate::core::units::BitRate;
 
     #[test]

@@ -14,6 +14,7 @@
 use super::attempt::AttemptConfig;
 use super::deadlines::{MasterDeadlines, PREPARE_WITHIN};
 use super::ending::EndingCause;
+use super::group_dealing::MemberReport;
 use super::landing::LandedChecks;
 use super::peer::{PeerRecord, PeerStage, SentMessage};
 use super::peer_table::PeerTable;
@@ -27,7 +28,7 @@ use crate::core::error::{Code, Error};
 use crate::core::plan::Plan;
 use crate::core::units::{Moment, NodeIx};
 use crate::core::wire::control::{
-    LandedSegment, NodeAdvert, NodeStats, Prepared, SenderDelivery, ToMaster, ToNode,
+    LandedSegment, NodeAdvert, NodeStats, Prepared, ToMaster, ToNode,
 };
 
 /// Input of a [`Coordinator`].
@@ -195,11 +196,16 @@ impl Coordinator {
         let is_progress = matches!(message, ToMaster::Progress { .. } | ToMaster::Comparing { .. });
         match message {
             ToMaster::Prepared(prepared) => self.prepared(node, prepared),
-            ToMaster::Progress { received_bytes, delivered, left, .. } => {
+            ToMaster::Progress { received_bytes, delivered, left, missing_bytes, .. } => {
                 self.peers.count(node, received_bytes);
                 self.silence.reported(now, node, &delivered, self.terms.options().stall_timeout);
                 self.planning.left(node, left);
-                self.replan_if_slow(now, node, &delivered);
+                let (landed_bytes, delivered) = (received_bytes, &delivered[..]);
+                self.progressed(
+                    now,
+                    node,
+                    &MemberReport { landed_bytes, missing_bytes, delivered },
+                );
             }
             ToMaster::Comparing { read_bytes } => self.comparing(now, node, read_bytes),
             ToMaster::Landed { segments, stats } => self.landed(node, segments, stats),
@@ -263,8 +269,7 @@ impl Coordinator {
     /// Makes the plan and sends every receiver its part.
     fn start(&mut self, now: Moment) -> Result<(), Error> {
         let (roster, terms, peers) = (&self.roster, &self.terms, &*self.peers);
-        let segment_count = self.planning.begin(PlanningInput { roster, terms, peers })?;
-        self.landings.begin(segment_count);
+        self.planning.begin(now, PlanningInput { roster, terms, peers })?;
         self.peers.start(&self.roster);
         self.phase = TransferPhase::Moving;
         self.deadlines.phase = None;
@@ -272,14 +277,19 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Passes a receiver's report about its senders on, and tells all receivers if it leads to a
-    /// newer plan.
-    fn replan_if_slow(&mut self, now: Moment, node: NodeIx, delivered: &[SenderDelivery]) {
-        let is_moving =
-            self.phase == TransferPhase::Moving && self.peers[node].stage == PeerStage::Moving;
+    /// Passes a receiver's progress on, and tells receivers if it leads to a newer plan, or to
+    /// further parts of groups.
+    fn progressed(&mut self, now: Moment, node: NodeIx, report: &MemberReport<'_>) {
+        if self.phase != TransferPhase::Moving || self.peers[node].stage != PeerStage::Moving {
+            return;
+        }
         let (roster, terms, peers) = (&self.roster, &self.terms, &*self.peers);
         let input = PlanningInput { roster, terms, peers };
-        if is_moving && self.planning.report(input, now, node, delivered) {
+        let is_new = self.planning.report(input, now, node, report.delivered);
+        for node in self.planning.deal_further(now, node, report, input) {
+            self.peers.send(node, SentMessage::Start);
+        }
+        if is_new {
             self.peers.start_again(|node| self.planning.relays(node));
         }
     }
@@ -296,6 +306,10 @@ impl Coordinator {
         }
         peer.stage = PeerStage::Landed;
         peer.report(stats);
+        if self.planning.may_grow(node) {
+            let what = "it ended before it was told that no more of its group will come";
+            return self.node_failed(node, Error::new(Code::Internal, what));
+        }
         self.peers.count(node, segments.iter().map(|segment| segment.span.bytes()).sum());
         let planned = &self.planning.plan().expect("receivers land what was planned").planned;
         if let Err(error) = self.landings.compare(planned, segments) {

@@ -49,7 +49,7 @@ fn advert() -> NodeAdvert {
 fn answer(message: &ToNode, shared: bool) -> Option<ToMaster> {
     match message {
         ToNode::Prepare(prepare) => {
-            let rows = vec![RowState { shared, kept: false }; prepare.rows.len()];
+            let rows = vec![RowState { shared, ..RowState::default() }; prepare.rows.len()];
             let replicas = vec![1; value_count(&prepare.replicas)];
             Some(ToMaster::Prepared(Prepared { rows, replicas, ..Prepared::default() }))
         }
@@ -106,6 +106,83 @@ fn four_messages_a_node_in_a_transfer_without_incident() {
         .map(|peer| (peer.stats().sent_bytes, peer.stats().received_bytes))
         .collect();
     assert_eq!(stats, [(9, 0), (9, 0), (0, 7), (0, 7)]);
+}
+
+/// Two members of a group of 100 blocks, once they have their first parts.
+fn group_of_two() -> (Coordinator, Vec<(NodeIx, ToNode)>) {
+    let mut coordinator = coordinator(
+        "option block 4K\nwriter a:1 pattern:1 0 0-409599\n\
+         reader b:1 null: 0 0-409599 group=g\nreader c:1 null: 0 0-409599 group=g",
+    );
+    for node in coordinator.peers.indices() {
+        coordinator.handle(NOW, CoordinatorEvent::NodeUp { node, advert: advert() });
+    }
+    let mut starts = Vec::new();
+    while let Some(CoordinatorAction { node, message }) = coordinator.poll_action() {
+        match answer(&message, false) {
+            Some(prepared @ ToMaster::Prepared(_)) => {
+                coordinator.handle(NOW, CoordinatorEvent::Message { node, message: prepared });
+            }
+            _ => starts.push((node, message)),
+        }
+    }
+    (coordinator, starts)
+}
+
+fn wanted(message: &ToNode) -> (u64, Option<u64>) {
+    let ToNode::Start(start) = message else { panic!("{message:?}") };
+    (start.segments.iter().map(|segment| segment.span.bytes()).sum(), start.more_at)
+}
+
+#[test]
+fn a_member_gets_more_as_it_lands_what_it_has_and_all_are_told_when_nothing_is_left() {
+    let (mut coordinator, starts) = group_of_two();
+    let first: Vec<(u64, Option<u64>)> = starts.iter().map(|(_, it)| wanted(it)).collect();
+    assert_eq!(first, [(2 * 4096, Some(4096)); 2]);
+    // The other member lands nothing, and owns no more than that.
+    let (mut owned, mut turns, member) = (2 * 4096, 0, NodeIx(1));
+    let last = loop {
+        turns += 1;
+        let now = NOW + Duration::from_millis(100 * turns);
+        let message = progress(owned, owned, false);
+        coordinator.handle(now, CoordinatorEvent::Message { node: member, message });
+        let told: Vec<CoordinatorAction> =
+            std::iter::from_fn(|| coordinator.poll_action()).collect();
+        let (bytes, more_at) = wanted(&told[0].message);
+        assert!(told[0].node == member && bytes > owned && bytes <= 3 * owned, "{told:?}");
+        owned = bytes;
+        if more_at.is_none() {
+            break told;
+        }
+        assert_eq!(told.len(), 1, "the other one has no part in it");
+    };
+    assert_eq!((last.len(), wanted(&last[1].message)), (2, (2 * 4096, None)));
+    assert_eq!((owned, coordinator.wanted_bytes()), (98 * 4096, 100 * 4096));
+}
+
+/// Nothing that has no owner may be missed at the end.
+#[test]
+fn a_member_that_ends_before_the_last_part_has_failed() {
+    let (mut coordinator, starts) = group_of_two();
+    for (node, start) in starts {
+        let message = answer(&start, false).expect("it has landed");
+        coordinator.handle(NOW, CoordinatorEvent::Message { node, message });
+    }
+    let error = coordinator.error().expect("most of it has no owner");
+    assert_eq!(error.code, Code::Internal);
+    assert_eq!(error.missing.iter().map(|it| it.bytes()).sum::<u64>(), 96 * 4096);
+    assert!(coordinator.phase() > TransferPhase::Moving);
+}
+
+#[test]
+fn what_no_member_is_left_for_is_missing() {
+    let (mut coordinator, starts) = group_of_two();
+    for (node, _) in starts {
+        let error = Error::new(Code::Unreachable, "it is gone");
+        coordinator.handle(NOW, CoordinatorEvent::NodeDown { node, error });
+    }
+    let error = coordinator.error().expect("nobody is left");
+    assert_eq!((error.code, error.missing), (Code::Unreachable, vec![Span::new(0, 409_600)]));
 }
 
 #[test]
@@ -236,7 +313,13 @@ fn reads_while_it_is_waited_for(slow: NodeIx, name: &str) {
 /// requested if `busy`.
 fn progress(received_bytes: u64, bytes: u64, busy: bool) -> ToMaster {
     let delivered = vec![SenderDelivery { index: 0, bytes, busy }];
-    ToMaster::Progress { received_bytes, sent_bytes: 0, delivered, left: Vec::new() }
+    ToMaster::Progress {
+        received_bytes,
+        sent_bytes: 0,
+        delivered,
+        left: Vec::new(),
+        missing_bytes: 0,
+    }
 }
 
 /// Returns the time that a transfer takes to end after the last message, if only `answers` respond.

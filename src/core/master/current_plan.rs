@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::attempt::AttemptConfig;
-use super::file_modes::FileModes;
-use super::peer::{PeerRecord, PeerStage};
-use super::resume::ResumeState;
-use super::roster::Roster;
+use super::group_dealing::GroupDealing;
+use super::peer::PeerStage;
+use super::plan_context::PlanContext;
 use super::speed_feedback::SpeedFeedback;
 use crate::core::error::{Code, Error};
 use crate::core::plan::{ByReceiver, Plan, PlanProblem, PlannedSegment};
-use crate::core::units::{NodeIx, Span, largest, subtract, union};
+use crate::core::units::{Moment, NodeIx, Span, largest, subtract, union};
 use crate::core::wire::control;
 use crate::core::wire::control::{PlanSegment, Start, ToNode};
 use crate::core::wire::limits::{
@@ -33,30 +31,16 @@ pub(super) struct CurrentPlan {
     by_receiver: ByReceiver,
     /// Ranges that other receivers request from each node.
     relayed: BTreeMap<NodeIx, Vec<Span>>,
-    /// Planned duration of each node's part, in seconds.
-    receiver_seconds: Vec<f64>,
+    /// Planned speed of each receiver, in bytes per second; 0 if it receives nothing.
+    receiver_speeds: Vec<f64>,
+    /// Groups whose parts are dealt as they land.
+    pub(super) groups: GroupDealing,
     /// Version of the plan, from 1 on.
     epoch: u32,
     /// Bytes that the plan's receivers want, each counted for itself.
     planned_bytes: u64,
     /// Ranges without data in the sources, as senders report them.
     holes: Vec<Span>,
-}
-
-/// Data of a receiver's part of the plan, besides the plan.
-#[derive(Clone, Copy)]
-pub(super) struct PlanContext<'a> {
-    pub(super) roster: &'a Roster,
-    pub(super) terms: &'a AttemptConfig,
-    pub(super) peers: &'a [PeerRecord],
-    pub(super) resuming: &'a ResumeState,
-    pub(super) modes: &'a FileModes,
-}
-
-impl PlanContext<'_> {
-    fn nodes(&self) -> impl Iterator<Item = NodeIx> + use<> {
-        (0..self.peers.len() as u32).map(NodeIx)
-    }
 }
 
 impl CurrentPlan {
@@ -67,9 +51,9 @@ impl CurrentPlan {
         plan: Plan,
         problem: &PlanProblem,
     ) -> Result<(), Error> {
-        self.receiver_seconds = plan.receiver_seconds(problem);
         self.holes = largest(union(std::mem::take(&mut self.holes)), HOLES_MAX);
         self.by_receiver = ByReceiver::of(&plan.planned, context.peers.len());
+        self.receiver_speeds = self.speeds(context, &plan.planned, &plan.receiver_seconds(problem));
         self.relayed = plan.relayed();
         self.planned_bytes = plan.wanted_bytes();
         self.epoch = 1;
@@ -86,14 +70,14 @@ impl CurrentPlan {
         context: PlanContext<'_>,
         new: Plan,
         rest: &[PlannedSegment],
-        seconds: Vec<f64>,
+        seconds: &[f64],
     ) -> bool {
         let relayed = std::mem::replace(&mut self.relayed, new.relayed());
         if self.check_parts(context, &new).is_err() {
             self.relayed = relayed;
             return false;
         }
-        self.receiver_seconds = self.seconds_for_all(context, seconds, &new.planned, rest);
+        self.receiver_speeds = self.speeds(context, rest, seconds);
         self.plan = Some(new);
         self.epoch += 1;
         true
@@ -148,24 +132,51 @@ impl CurrentPlan {
         left.iter().zip(receivers).map(|(left, receivers)| left / receivers).collect()
     }
 
-    /// Returns the time that each receiver's whole part would take at the speed at which the
-    /// remaining part takes `seconds`.
-    fn seconds_for_all(
+    /// Returns the speed at which each receiver has its part of `planned` after `seconds`.
+    fn speeds(
         &self,
         context: PlanContext<'_>,
-        seconds: Vec<f64>,
         planned: &[PlannedSegment],
-        rest: &[PlannedSegment],
+        seconds: &[f64],
     ) -> Vec<f64> {
-        let bytes = |planned: &[PlannedSegment], node| {
+        let bytes = |node| {
             let segments = self.by_receiver.segments(planned, node);
             segments.map(|planned| planned.segment.span.bytes() as f64).sum::<f64>()
         };
-        let all = context.nodes().zip(seconds).map(|(node, seconds)| match bytes(rest, node) {
+        let speed = |(node, seconds): (NodeIx, &f64)| match *seconds {
             0.0 => 0.0,
-            left => seconds * bytes(planned, node) / left,
-        });
-        all.collect()
+            seconds => bytes(node) / seconds,
+        };
+        context.nodes().zip(seconds).map(speed).collect()
+    }
+
+    /// Deals the first parts of groups whose parts are not all dealt by the plan.
+    ///
+    /// # Errors
+    /// As [`crate::core::plan::plan`].
+    pub(super) fn deal_first(
+        &mut self,
+        now: Moment,
+        context: PlanContext<'_>,
+        problem: &PlanProblem,
+    ) -> Result<(), Error> {
+        let Some(plan) = &mut self.plan else { return Ok(()) };
+        let first = self.groups.begin(now, context, problem, &mut plan.planned, &self.holes)?;
+        self.add_parts(first, context.peers.len());
+        Ok(())
+    }
+
+    /// Puts further parts of groups in force.
+    pub(super) fn add_parts(&mut self, parts: Vec<PlannedSegment>, node_count: usize) {
+        let Some(plan) = &mut self.plan else { return };
+        plan.planned.extend(parts);
+        plan.planned.sort_by_key(|planned| planned.segment.span.start);
+        self.by_receiver = ByReceiver::of(&plan.planned, node_count);
+    }
+
+    /// Has nodes take in what has changed of the plan.
+    pub(super) fn renew(&mut self) {
+        self.epoch += 1;
     }
 
     /// Checks that every receiver's part of the plan fits into a message. Only large parts are
@@ -243,9 +254,14 @@ impl CurrentPlan {
             super::attempt::peer(sender, context.roster.get(sender), &advert, self.relays(sender))
         });
         let wanted = union(segments.iter().map(|segment| segment.span).collect());
-        let holes = wanted.iter().flat_map(|span| within(&self.holes, *span));
+        let known = union(wanted.iter().copied().chain(self.groups.spans_of(node)).collect());
+        let holes = known.iter().flat_map(|span| within(&self.holes, *span));
         // By planned bytes: a member of a group is not asked for all that its rows say.
         let wanted_bytes = wanted.iter().map(|span| span.bytes()).sum();
+        let seconds = match self.receiver_speeds[node.at()] {
+            speed if speed > 0.0 && !self.groups.is_member(node) => wanted_bytes as f64 / speed,
+            _ => 0.0,
+        };
         // The bound holds for the declared speeds.
         let most = if self.epoch == 1 { plan.bound.seconds } else { f64::INFINITY };
         let mut start = Start {
@@ -254,12 +270,13 @@ impl CurrentPlan {
             holes: holes.collect(),
             segments,
             limit_bytes_per_second: context.terms.limit_of(wanted_bytes, self.planned_bytes),
-            bound_us: (self.receiver_seconds[node.at()].min(most) * 1e6) as u64,
+            bound_us: (seconds.min(most) * 1e6) as u64,
             relays: self.relayed.get(&node).cloned().unwrap_or_default(),
             kept: Vec::new(),
             origins: Vec::new(),
             forgets: context.resuming.forgets(context.roster.get(node)),
             modes: context.modes.of_rows(context.roster.get(node)),
+            more_at: self.groups.more_at(node),
         };
         context.resuming.complete(node, context.roster.get(node), &mut start);
         start

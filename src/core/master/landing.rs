@@ -1,5 +1,7 @@
 //! Landed segments: their check values are compared between receivers, and joined into a digest.
 
+use std::collections::BTreeMap;
+
 use crate::core::check::{CheckComposer, CheckMethod, fold};
 use crate::core::error::{Code, Error};
 use crate::core::plan::PlannedSegment;
@@ -8,19 +10,16 @@ use crate::core::wire::control::{LandedSegment, SegmentChecks};
 /// Check values of the segments that have landed.
 #[derive(Debug, Default)]
 pub(super) struct LandedChecks {
-    /// Check values of each segment of the plan, from the first receiver that landed it.
-    checks: Vec<Option<SegmentChecks>>,
+    /// Check values of segments of the plan, from the first receiver that landed each: by the
+    /// segment's start, because further parts of a group are put in between.
+    checks: BTreeMap<u64, SegmentChecks>,
 }
 
 impl LandedChecks {
-    pub(super) fn begin(&mut self, segment_count: usize) {
-        self.checks = vec![None; segment_count];
-    }
-
     /// Returns the digest of all segments, if their checks join into one.
     pub(super) fn digest(&self, method: CheckMethod) -> Option<String> {
         let mut composer = CheckComposer::new(method);
-        for checks in self.checks.iter().flatten() {
+        for checks in self.checks.values() {
             let SegmentChecks::Listed(checks) = checks else { return None };
             for it in checks {
                 composer.add(it.span, it.check);
@@ -44,8 +43,8 @@ impl LandedChecks {
                     format!("reports {span}, which is not a segment of the plan"),
                 ));
             }
-            let Some(kept) = &mut self.checks[at] else {
-                self.checks[at] = Some(checks);
+            let Some(kept) = self.checks.get_mut(&span.start) else {
+                self.checks.insert(span.start, checks);
                 continue;
             };
             let are_equal = match (&*kept, &checks) {

@@ -40,6 +40,8 @@ pub(crate) struct PeerRecord {
     advert: Option<Box<[u8]>>,
     /// For each row, true if it shares its file with other nodes; empty if no row does.
     shared: Box<[bool]>,
+    /// True if an earlier attempt has completed a file of it.
+    has_complete_file: bool,
     pub(crate) landed_bytes: u64,
     stats: Option<Box<NodeStats>>,
 }
@@ -53,6 +55,7 @@ impl PeerRecord {
             sent: Vec::new(),
             advert: None,
             shared: Box::default(),
+            has_complete_file: false,
             landed_bytes: 0,
             stats: None,
         }
@@ -71,10 +74,17 @@ impl PeerRecord {
         self.advert.as_ref().map(|bytes| control::decode(bytes).expect("it was encoded here"))
     }
 
+    /// Records the states of the node's rows.
     pub(super) fn share(&mut self, rows: &[RowState]) {
         if rows.iter().any(|row| row.shared) {
             self.shared = rows.iter().map(|row| row.shared).collect();
         }
+        self.has_complete_file = rows.iter().any(|row| row.complete);
+    }
+
+    /// Returns true if an earlier attempt has completed a file of the node.
+    pub(super) fn has_complete_file(&self) -> bool {
+        self.has_complete_file
     }
 
     /// Returns true if a row shares its file with other nodes.

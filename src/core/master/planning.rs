@@ -1,10 +1,14 @@
 //! Planning at the master: the first plan once all nodes are prepared, newer ones if nodes are
 //! slower than their adverts say, and each receiver's part of the plan in force.
 
+use std::collections::BTreeSet;
+
 use super::attempt::AttemptConfig;
-use super::current_plan::{CurrentPlan, PlanContext};
+use super::current_plan::CurrentPlan;
 use super::file_modes::FileModes;
-use super::peer::PeerRecord;
+use super::group_dealing::{DealtParts, MemberReport};
+use super::peer::{PeerRecord, PeerStage};
+use super::plan_context::PlanContext;
 use super::resume::ResumeState;
 use super::roster::Roster;
 use super::speed_feedback::SpeedFeedback;
@@ -53,11 +57,11 @@ impl TransferPlanning {
         self.current.add_holes(prepared.holes);
     }
 
-    /// Makes the first plan. Returns its number of segments.
+    /// Makes the first plan, and deals the first parts of groups.
     ///
     /// # Errors
     /// The rows cannot be served by these nodes, or not be told in messages.
-    pub(super) fn begin(&mut self, input: PlanningInput<'_>) -> Result<usize, Error> {
+    pub(super) fn begin(&mut self, now: Moment, input: PlanningInput<'_>) -> Result<(), Error> {
         // A node that overwrites another node's file may leave it half done.
         let unkept = input.roster.check_shared(|node, row| input.peers[node.at()].shares(row))?;
         self.resuming.forget(unkept);
@@ -65,11 +69,45 @@ impl TransferPlanning {
         self.resuming.decide(input.roster, &problem);
         self.modes.decide(input.roster);
         let plan = plan::plan(&problem, input.terms.options().scheduler)?;
-        let segment_count = plan.planned.len();
         self.feedback.begin(&plan.planned, &plan.receiver_seconds(&problem));
         let context = context(input, &self.resuming, &self.modes);
         self.current.begin(context, plan, &problem)?;
-        Ok(segment_count)
+        if input.terms.deals_late() {
+            self.current.deal_first(now, context, &problem)?;
+        }
+        Ok(())
+    }
+
+    /// Records a report of a member of groups, and deals its next part if it should get one.
+    /// Returns the nodes that are told.
+    pub(super) fn deal_further(
+        &mut self,
+        now: Moment,
+        node: NodeIx,
+        report: &MemberReport<'_>,
+        input: PlanningInput<'_>,
+    ) -> BTreeSet<NodeIx> {
+        let groups = &mut self.current.groups;
+        groups.report(now, node, report);
+        let is_able = |node: NodeIx| input.peers[node.at()].stage == PeerStage::Moving;
+        let block_bytes = input.roster.grid.block_bytes() as f64;
+        let DealtParts { mut parts, told } = groups.next(node, block_bytes, is_able);
+        if !parts.is_empty() {
+            parts.iter_mut().for_each(|part| self.feedback.weigh(part));
+            self.current.add_parts(parts, input.peers.len());
+            self.current.renew();
+        }
+        told
+    }
+
+    /// Returns true if a node may get a further part of a group.
+    pub(super) fn may_grow(&self, node: NodeIx) -> bool {
+        self.current.groups.is_open(node)
+    }
+
+    /// Returns the error for parts of groups that no member is left for.
+    pub(super) fn undealt(&self) -> Option<Error> {
+        self.current.groups.undealt()
     }
 
     /// Records the remaining bytes of each segment of a receiver's part.
@@ -105,7 +143,7 @@ impl TransferPlanning {
             return false;
         }
         let seconds = plan::receiver_seconds(&problem, &rest);
-        let is_replaced = self.current.replace(context, new, &rest, seconds.clone());
+        let is_replaced = self.current.replace(context, new, &rest, &seconds);
         if is_replaced {
             self.feedback.begin(&rest, &seconds);
         }

@@ -19,6 +19,7 @@ impl Coordinator {
     /// Asks the elected nodes to rename shared files, once all their writers have landed. Files of
     /// receivers that could have received differing bytes are renamed at this point, too.
     pub(super) fn commit(&mut self, now: Moment) {
+        self.planning.undealt().into_iter().for_each(|error| self.ending.record(error));
         self.phase = TransferPhase::Committing;
         self.deadlines.phase = Some(now + COMMIT_WITHIN);
         if self.replicas.differ {
@@ -49,6 +50,7 @@ impl Coordinator {
     }
 
     pub(super) fn cancel_all(&mut self, now: Moment, reason: &str) {
+        self.planning.undealt().into_iter().for_each(|error| self.ending.record(error));
         self.begin_finishing(now);
         self.ending.cancel_reason = reason.into();
         self.peers.cancel();

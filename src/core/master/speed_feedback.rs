@@ -186,6 +186,18 @@ impl SpeedFeedback {
         }
     }
 
+    /// Weighs the senders of a further part of a group by their measured speeds.
+    pub(super) fn weigh(&self, part: &mut PlannedSegment) {
+        let senders = part.segment.senders.iter().zip(&mut part.weights);
+        for (sender, weight) in senders {
+            *weight *= self.sends.get(sender).copied().unwrap_or(1.0);
+        }
+        let sum: f64 = part.weights.iter().sum();
+        if sum > 0.0 {
+            part.weights.iter_mut().for_each(|weight| *weight /= sum);
+        }
+    }
+
     /// Returns the slow nodes.
     pub(super) fn slow(&self) -> Vec<NodeIx> {
         let mut slow: Vec<NodeIx> =

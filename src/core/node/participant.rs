@@ -15,7 +15,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::core::check;
 use crate::core::error::Error;
 use crate::core::piece::{FlowCommand, FlowIx, LandedPiece};
 use crate::core::receiver::rail_pairs::RailPair;
@@ -23,19 +22,23 @@ use crate::core::receiver::scheduler;
 use crate::core::receiver::scheduler::{CompletedBefore, PieceScheduler};
 use crate::core::units::{Moment, NodeIx, Span};
 use crate::core::wire::Check;
-use crate::core::wire::control::{
-    CheckValue, NodeStats, Prepared, SenderDelivery, Start, ToMaster, ToNode,
-};
+use crate::core::wire::control::{NodeStats, Prepared, Start, ToMaster, ToNode};
 
 mod config;
 mod ending;
 mod followed_plan;
+mod growing;
+mod growth;
 mod journal_queue;
 mod keeping;
+mod reports;
+mod room;
 
 pub(crate) use config::ParticipantConfig;
+pub(crate) use room::RoomRequest;
 
 use followed_plan::FollowedPlan;
+use growth::PlanGrowth;
 use journal_queue::JournalQueue;
 
 /// Interval at which a receiver tells the master how far it is.
@@ -53,6 +56,8 @@ pub(crate) enum ParticipantEvent {
     Master(ToNode),
     /// The destinations have their space, or the disk is full.
     Preallocated(Result<(), Error>),
+    /// The destinations have space for further ranges, or the disk is full.
+    Extended(Result<(), Error>),
     /// Something happened to a flow or a piece.
     Flow(scheduler::SchedulerEvent),
     /// The rails cannot take the files in, or a destination failed under them: nothing more can
@@ -75,11 +80,11 @@ pub(crate) enum ParticipantEvent {
 /// An action of a participant.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum ParticipantAction {
-    /// Make room in the destinations for what is `wanted`, except for `holes`; answered by
-    /// `Preallocated`. A participant of a group is asked for less than its rows say. What is `kept`
-    /// is there already; what else an earlier attempt has left counts no more. Of files that it
-    /// shares with other nodes nothing is kept for another attempt where it `forgets` them.
-    Preallocate { wanted: Vec<Span>, holes: Vec<Span>, kept: Vec<Span>, forgets: bool },
+    /// Make room in the destinations; answered by `Preallocated`.
+    Preallocate(RoomRequest),
+    /// Make room for further ranges, except for their `holes`, while bytes move; answered by
+    /// `Extended`.
+    Extend { wanted: Vec<Span>, holes: Vec<Span> },
     /// Open a flow to a sender; answered by the scheduler's `FlowUp` or `OpenFailed`.
     Open { rail_pair: RailPair, weight: u64, pace_bytes_per_second: u64 },
     /// Tell the rail of a flow.
@@ -132,6 +137,8 @@ pub(crate) struct Participant {
     state: ParticipantState,
     scheduler: Option<PieceScheduler>,
     plan: FollowedPlan,
+    /// Further segments that newer plans bring.
+    growth: PlanGrowth,
     journal_queue: JournalQueue,
     /// The reason why this participant ends without having landed everything.
     error: Option<Error>,
@@ -150,6 +157,7 @@ impl Participant {
             state: ParticipantState::Preparing,
             scheduler: None,
             plan: FollowedPlan::default(),
+            growth: PlanGrowth::default(),
             journal_queue: JournalQueue::default(),
             error: None,
             dismissed: false,
@@ -178,7 +186,9 @@ impl Participant {
             (ParticipantEvent::Prepared(Ok(prepared)), State::Preparing) => self.prepared(prepared),
             (ParticipantEvent::Prepared(Err(error)), State::Preparing) => self.refuse(error),
             (ParticipantEvent::Preallocated(Ok(())), State::Starting) => self.begin(now),
-            (ParticipantEvent::Preallocated(Err(error)), State::Starting) => self.abort(error),
+            (ParticipantEvent::Preallocated(Err(error)), State::Starting)
+            | (ParticipantEvent::Extended(Err(error)), State::Moving) => self.abort(error),
+            (ParticipantEvent::Extended(Ok(())), State::Moving) => self.extended(now),
             (ParticipantEvent::Flow(event), State::Moving) => self.scheduler_event(now, event),
             (ParticipantEvent::Tick, State::Moving) => self.tick(now),
             (ParticipantEvent::Drained, State::Draining) => self.drained(),
@@ -188,6 +198,7 @@ impl Participant {
                 ParticipantEvent::Found(_)
                 | ParticipantEvent::Prepared(_)
                 | ParticipantEvent::Preallocated(_)
+                | ParticipantEvent::Extended(_)
                 | ParticipantEvent::Flow(_)
                 | ParticipantEvent::Tick
                 | ParticipantEvent::Drained
@@ -255,41 +266,35 @@ impl Participant {
     }
 
     fn start(&mut self, start: Start) {
-        if let Err(error) = self.terms.judge(&start.segments) {
+        if let Err(error) = self.terms.judge(start.segments.iter().map(|segment| segment.span)) {
             return self.abort(error);
         }
         self.state = ParticipantState::Starting;
         self.journal_queue.learn(&start.origins);
-        let forgets = start.forgets;
+        let (forgets, more_at) = (start.forgets, start.more_at);
+        self.growth.begin(more_at);
         self.plan = FollowedPlan::new(self.terms.rails, start);
-        self.actions.push_back(ParticipantAction::Preallocate {
-            wanted: self.plan.wanted(),
-            holes: self.plan.holes().to_vec(),
-            kept: self.plan.kept().to_vec(),
-            forgets,
-        });
+        let room = self.plan.room(forgets, more_at.is_some());
+        self.actions.push_back(ParticipantAction::Preallocate(room));
     }
 
-    /// A newer plan: other shares of the same segments, and others to pass on to.
+    /// A newer plan: other shares of the same segments, further ones, and others to pass on to.
     fn start_again(&mut self, now: Moment, start: Start) {
         self.journal_queue.learn(&start.origins);
+        let more_at = start.more_at;
         let sources = self.plan.renew(self.terms.rails, start);
         let Some(scheduler) = &mut self.scheduler else {
-            if let Err(error) = self.plan.replace_sources(sources) {
-                self.abort(error);
-            }
-            return;
+            // Room was asked for by the first plan.
+            let replaced = self.growth.replace(&self.terms, &mut self.plan, sources, more_at);
+            return replaced.err().into_iter().for_each(|error| self.abort(error));
         };
         // Others may ask now for what was nobody's business when it landed.
         let relays = self.plan.relays().iter();
         let landed = relays.flat_map(|span| scheduler.extents().landed_within(*span));
         self.actions.extend(landed.map(|span| ParticipantAction::Offer { span }));
         if self.state == ParticipantState::Moving {
-            match scheduler.reassign(now, &sources, |sender| self.plan.pair_count(sender)) {
-                Ok(()) => {
-                    self.keep_to_plan(now);
-                    self.follow_owner();
-                }
+            match self.growth.follow(&self.terms, scheduler, sources, more_at) {
+                Ok(step) => self.grow(now, step),
                 Err(error) => self.abort(error),
             }
         }
@@ -305,8 +310,9 @@ impl Participant {
         let pair_count = |sender: NodeIx| self.plan.pair_count(sender);
         let found = self.journal_queue.take_found(self.plan.kept());
         let there = CompletedBefore { holes: self.plan.holes(), kept: &found };
+        let (grid, method) = (self.terms.grid, self.terms.method);
         let mut scheduler =
-            PieceScheduler::new(self.terms.grid, self.terms.method, &sources, there, pair_count);
+            PieceScheduler::new(grid, method, &sources, there, pair_count, self.growth.grows());
         if let Some(bytes_per_second) = self.plan.limit_bytes_per_second() {
             scheduler.limit(now, bytes_per_second);
         }
@@ -315,6 +321,7 @@ impl Participant {
         self.scheduler = Some(scheduler);
         self.keep_to_plan(now);
         self.follow_owner();
+        self.extended(now);
     }
 
     /// Has the scheduler keep to the part of the plan's duration that is left.
@@ -340,24 +347,14 @@ impl Participant {
             self.keep();
             self.tell_progress();
         }
-        if self
-            .scheduler
-            .as_ref()
-            .and_then(PieceScheduler::poll_timeout)
-            .is_some_and(|due| now >= due)
-        {
+        let due = self.scheduler.as_ref().and_then(PieceScheduler::poll_timeout);
+        if due.is_some_and(|due| now >= due) {
             self.scheduler_event(now, scheduler::SchedulerEvent::Tick);
         }
     }
 
     fn tell_progress(&mut self) {
-        let received_bytes = self.scheduler.as_ref().map_or(0, |it| it.extents().landed_bytes());
-        let delivered = self.scheduler.iter().flat_map(PieceScheduler::delivered);
-        let delivered = delivered
-            .map(|(node, bytes, busy)| SenderDelivery { index: node.0, bytes, busy })
-            .collect();
-        let left = self.scheduler.as_ref().map_or(Vec::new(), |it| it.extents().left_of_segments());
-        self.tell(ToMaster::Progress { received_bytes, sent_bytes: 0, delivered, left });
+        self.tell(reports::progress(self.scheduler.as_ref()));
     }
 
     fn follow_owner(&mut self) {
@@ -386,6 +383,10 @@ impl Participant {
             };
             self.actions.push_back(action);
         }
+        let is_moving = self.state == ParticipantState::Moving;
+        if is_moving && self.scheduler.as_ref().is_some_and(|it| self.growth.is_due(it)) {
+            self.tell_progress();
+        }
     }
 
     fn drained(&mut self) {
@@ -402,11 +403,7 @@ impl Participant {
         self.keep_rest();
         let verify = self.terms.options.verify && !landed_everywhere;
         let scheduler = self.scheduler.as_ref().filter(|_| verify);
-        let checks = scheduler
-            .iter()
-            .flat_map(|scheduler| scheduler.extents().checks())
-            .flat_map(|(_, checks)| checks)
-            .collect();
+        let checks = scheduler.map_or(Vec::new(), reports::checks);
         if !landed_everywhere && (self.terms.options.fsync || self.terms.options.verify) {
             // Committing may take minutes, and no byte lands meanwhile.
             self.tell_progress();
@@ -429,15 +426,11 @@ impl Participant {
     fn landed(&mut self) {
         self.state = ParticipantState::Landed;
         let scheduler = self.scheduler.as_ref().expect("what has landed had an owner");
-        let value = |(span, check)| CheckValue { span, check };
-        let listed =
-            |(span, checks): (Span, Vec<_>)| (span, checks.into_iter().map(value).collect());
-        let segments = check::within_limits(scheduler.extents().checks().map(listed).collect());
+        let segments = reports::landed_segments(scheduler);
         let message = ToMaster::Landed { segments, stats: self.stats() };
         self.tell(message);
     }
 
-    /// Counts of the scheduler; the driver adds those of the rails, time and memory.
     fn stats(&self) -> NodeStats {
         self.scheduler.as_ref().map(PieceScheduler::counts).unwrap_or_default().into()
     }

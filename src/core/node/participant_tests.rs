@@ -41,6 +41,7 @@ fn start() -> Start {
         origins: vec![],
         forgets: false,
         modes: vec![],
+        more_at: None,
     }
 }
 
@@ -164,6 +165,67 @@ fn a_plan_off_the_grid_of_its_object_is_refused() {
         );
         assert_eq!(participant.state() == ParticipantState::Starting, is_followed, "{span}");
     }
+}
+
+/// A plan of these ranges of one sender, of which more may come if there is a `more_at`.
+fn plan(epoch: u32, ranges: &[(u64, u64)], more_at: Option<u64>) -> ParticipantEvent {
+    let segment = |&(start, end): &(u64, u64)| PlanSegment {
+        span: Span::new(start, end),
+        senders: vec![SenderShare { index: 0, weight: 1 }],
+    };
+    let segments = ranges.iter().map(segment).collect();
+    ParticipantEvent::Master(ToNode::Start(Start { segments, epoch, more_at, ..start() }))
+}
+
+fn extensions(participant: &mut Participant) -> Vec<Vec<Span>> {
+    let wanted = actions(participant).into_iter().filter_map(|action| match action {
+        ParticipantAction::Extend { wanted, .. } => Some(wanted),
+        _ => None,
+    });
+    wanted.collect()
+}
+
+#[test]
+fn further_segments_wait_for_their_room_and_the_end_for_the_last_plan() {
+    let mut participant = participant();
+    participant.handle(Moment(0), prepared());
+    participant.handle(Moment(1), plan(1, &[], Some(0)));
+    participant.handle(Moment(2), ParticipantEvent::Preallocated(Ok(())));
+    let first = actions(&mut participant);
+    assert_eq!(participant.state(), ParticipantState::Moving, "more may come");
+    let asks =
+        |it: &ParticipantAction| matches!(it, ParticipantAction::Tell(ToMaster::Progress { .. }));
+    assert_eq!(first.iter().filter(|it| asks(it)).count(), 1, "it has nothing to do: {first:?}");
+    participant.handle(Moment(3), plan(2, &[(0, 100)], Some(0)));
+    assert_eq!(extensions(&mut participant), [vec![Span::new(0, 100)]]);
+    participant.handle(Moment(4), plan(3, &[(0, 100), (200, 300)], Some(0)));
+    participant.handle(Moment(5), plan(4, &[(0, 100), (200, 300), (300, 310)], None));
+    assert_eq!(extensions(&mut participant), Vec::<Vec<Span>>::new(), "a worker is at work");
+    participant.handle(Moment(6), ParticipantEvent::Extended(Ok(())));
+    assert_eq!(extensions(&mut participant), [vec![Span::new(200, 310)]]);
+    participant.handle(Moment(7), ParticipantEvent::Extended(Ok(())));
+    assert_eq!(participant.state(), ParticipantState::Moving);
+    participant.handle(Moment(8), plan(5, &[(0, 100), (200, 300), (300, 310), (400, 401)], None));
+    participant.handle(Moment(9), ParticipantEvent::Drained);
+    assert_eq!(failure(&mut participant), Code::Internal, "that was the last");
+}
+
+#[test]
+fn what_a_member_owns_and_has_no_room_for_is_missing_when_it_ends() {
+    let mut participant = participant();
+    participant.handle(Moment(0), prepared());
+    participant.handle(Moment(1), plan(1, &[(0, 100)], Some(0)));
+    participant.handle(Moment(2), plan(2, &[(0, 100), (200, 300)], Some(0)));
+    participant.handle(Moment(3), ParticipantEvent::Preallocated(Ok(())));
+    assert_eq!(extensions(&mut participant), [vec![Span::new(200, 300)]]);
+    let full = Error::new(Code::Data, "the disk is full");
+    participant.handle(Moment(4), ParticipantEvent::Extended(Err(full)));
+    participant.handle(Moment(5), ParticipantEvent::Drained);
+    let missing = actions(&mut participant).into_iter().find_map(|action| match action {
+        ParticipantAction::Tell(ToMaster::Failed { error, .. }) => Some(error.missing),
+        _ => None,
+    });
+    assert_eq!(missing, Some(vec![Span::new(0, 100), Span::new(200, 300)]));
 }
 
 /// It was followed, into files that had no room for what the first plan did not speak of.

@@ -17,18 +17,23 @@
 //! time ([`load`]), and with a lower bound for any schedule and the bottleneck that sets it
 //! ([`bound`]). Weights are soft limits: receivers use them as order and share, and let idle links
 //! take over work.
+//!
+//! The parts of a group are targets where speeds are not known: [`GroupRest`] has what no member
+//! owns yet, and [`next_part`] says how much of it a member gets next.
 
 mod balance;
 pub(crate) mod bound;
 mod check;
 mod demand;
 mod greedy;
+mod group_rest;
 mod groups;
 mod intake;
 mod load;
 mod lp;
 mod maxflow;
 mod network;
+mod next_part;
 #[cfg(test)]
 mod oracle_tests;
 mod planned;
@@ -48,7 +53,9 @@ use crate::core::units::{NodeIx, Span, union};
 
 pub(crate) use bound::LowerBound;
 use demand::PlanDemand;
+pub(crate) use group_rest::GroupRest;
 use intake::PlanIntake;
+pub(crate) use next_part::{MemberProgress, first_part, next_part};
 pub(crate) use planned::{PlannedSegment, SenderWeights};
 pub(crate) use problem::{GroupIx, NodeCapacity, PairLimit, PlanProblem, StoreCapacity, StoreIx};
 pub(crate) use receivers::ByReceiver;

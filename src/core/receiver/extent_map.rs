@@ -43,6 +43,16 @@ struct SegmentExtents {
     checks: CheckComposer,
 }
 
+impl SegmentExtents {
+    /// A segment of which nothing has landed.
+    fn new(grid: BlockGrid, method: CheckMethod, span: Span, mut senders: Vec<NodeIx>) -> Self {
+        senders.sort_unstable();
+        let settled = BitSet::new(grid.piece_count(span));
+        let (left_bytes, checks) = (span.bytes(), CheckComposer::of_segment(method, grid, span));
+        SegmentExtents { span, senders, settled, left_bytes, missing: Vec::new(), checks }
+    }
+}
+
 impl ExtentMap {
     /// Creates the map of `segments`, ascending and disjoint, of which nothing has landed.
     pub(super) fn new(
@@ -50,21 +60,35 @@ impl ExtentMap {
         method: CheckMethod,
         segments: impl Iterator<Item = (Span, Vec<NodeIx>)>,
     ) -> ExtentMap {
-        let segments: Vec<SegmentExtents> = segments
-            .map(|(span, mut senders)| {
-                senders.sort_unstable();
-                let settled = BitSet::new(grid.piece_count(span));
-                let (left_bytes, checks) =
-                    (span.bytes(), CheckComposer::of_segment(method, grid, span));
-                SegmentExtents { span, senders, settled, left_bytes, missing: Vec::new(), checks }
-            })
-            .collect();
+        let segment = |(span, senders)| SegmentExtents::new(grid, method, span, senders);
+        let segments: Vec<SegmentExtents> = segments.map(segment).collect();
         assert!(
             segments.is_sorted_by(|a, b| a.span.end <= b.span.start),
             "segments ascend and share no byte"
         );
         let wanted_bytes = segments.iter().map(|segment| segment.span.bytes()).sum();
         ExtentMap { grid, method, segments, wanted_bytes, landed_bytes: 0, missing_bytes: 0 }
+    }
+
+    /// Puts further segments in between, which share no byte with each other or with those of the
+    /// map. Returns the new index of each old segment, by its old index.
+    pub(super) fn extend(
+        &mut self,
+        segments: impl Iterator<Item = (Span, Vec<NodeIx>)>,
+    ) -> Vec<u32> {
+        let old: Vec<u64> = self.spans().map(|span| span.start).collect();
+        for (span, senders) in segments {
+            self.wanted_bytes += span.bytes();
+            self.segments.push(SegmentExtents::new(self.grid, self.method, span, senders));
+        }
+        self.segments.sort_by_key(|segment| segment.span.start);
+        assert!(
+            self.segments.is_sorted_by(|a, b| a.span.end <= b.span.start),
+            "segments ascend and share no byte"
+        );
+        let index =
+            |start: u64| self.segments.partition_point(|segment| segment.span.start < start) as u32;
+        old.into_iter().map(index).collect()
     }
 
     pub(super) fn grid(&self) -> BlockGrid {
@@ -79,8 +103,13 @@ impl ExtentMap {
         self.landed_bytes
     }
 
+    /// Returns the bytes of abandoned pieces.
+    pub(crate) fn missing_bytes(&self) -> u64 {
+        self.missing_bytes
+    }
+
     /// Returns the bytes that have neither landed nor been abandoned.
-    pub(super) fn left_bytes(&self) -> u64 {
+    pub(crate) fn left_bytes(&self) -> u64 {
         self.wanted_bytes - self.landed_bytes - self.missing_bytes
     }
 
@@ -221,7 +250,7 @@ impl ExtentMap {
     }
 
     /// Returns the ranges of the segments, ascending.
-    pub(super) fn spans(&self) -> impl Iterator<Item = Span> {
+    pub(crate) fn spans(&self) -> impl Iterator<Item = Span> {
         self.segments.iter().map(|segment| segment.span)
     }
 

@@ -14,6 +14,10 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Stolen pieces outstanding on one flow: one on the wire and one behind it.
 const STOLEN_MAX: usize = 2;
+/// Time in which a flow brings what it may have while further segments may come.
+const EARLY_SECONDS: f64 = 0.5;
+/// Pieces that a flow may have then in any case: one on the wire and one behind it.
+const EARLY_PIECES_MIN: usize = 2;
 /// A flow is late if it needs this many times as long as the flow that would be asked instead.
 const LATE_FACTOR: f64 = 2.0;
 
@@ -228,6 +232,21 @@ impl FlowLeases {
     /// Returns true if a flow may have a piece which is not of its own share.
     pub(super) fn may_steal(&self, now: Moment, flow: FlowIx) -> bool {
         !self.intake.is_full(now) && self.flows.get(&flow).is_some_and(LeasingFlow::may_steal)
+    }
+
+    /// Returns true if a flow has room, and nothing to bring.
+    pub(super) fn is_any_idle(&self) -> bool {
+        self.flows.values().any(|state| state.room > 0 && state.leased.is_empty())
+    }
+
+    /// Returns the number of pieces that a flow may have while further segments may come: as many
+    /// as it brings in `EARLY_SECONDS`. What it has then is what it is late with at the end.
+    pub(super) fn early_room(&self, now: Moment, flow: FlowIx, block_bytes: u64) -> usize {
+        let Some(state) = self.flows.get(&flow) else { return 0 };
+        let rate = state.meter.bytes_per_second(now);
+        let pieces = rate.map_or(1, |rate| (rate * EARLY_SECONDS / block_bytes as f64) as usize);
+        let least = if rate.is_some() { EARLY_PIECES_MIN } else { 1 };
+        pieces.max(least).saturating_sub(state.leased.len()).min(state.room as usize)
     }
 
     /// Returns the bytes per second that a sender's flows deliver. A sender that has delivered

@@ -153,6 +153,10 @@ pub(crate) struct PieceScheduler {
     limit: Option<LeaseLimit>,
     /// Pacing by the plan, if requested.
     pace: Option<PlanPacing>,
+    /// True if a newer plan may bring further segments: it is not settled before the last.
+    grows: bool,
+    /// The plan that its shares were cut by.
+    sources: Vec<SegmentSenders>,
     settled: bool,
     cause: Option<Error>,
     /// Error of the last flow that broke, if nothing has landed since.
@@ -162,13 +166,15 @@ pub(crate) struct PieceScheduler {
 
 impl PieceScheduler {
     /// Creates a scheduler of `sources` (ascending, disjoint), part of which is already
-    /// `completed`. `pair_count` returns the number of rail pairs to a sender.
+    /// `completed`. `pair_count` returns the number of rail pairs to a sender. It `grows` if newer
+    /// plans may bring further segments.
     pub(crate) fn new(
         grid: BlockGrid,
         method: CheckMethod,
         sources: &[SegmentSenders],
         completed: CompletedBefore<'_>,
         pair_count: impl Fn(NodeIx) -> u32,
+        grows: bool,
     ) -> PieceScheduler {
         let segments = sources
             .iter()
@@ -193,6 +199,8 @@ impl PieceScheduler {
             look_again: None,
             limit: None,
             pace: None,
+            grows,
+            sources: sources.to_vec(),
             settled: false,
             cause: None,
             trouble: None,
@@ -259,6 +267,11 @@ impl PieceScheduler {
     /// Returns what is wanted, and what of it has landed.
     pub(crate) fn extents(&self) -> &ExtentMap {
         &self.extents
+    }
+
+    /// Returns true if a flow has nothing to bring, and nothing is left that it could be asked for.
+    pub(crate) fn is_dry(&self) -> bool {
+        self.shares.bytes().all(|(_, bytes)| bytes == 0) && self.flows.is_any_idle()
     }
 
     /// Returns the abandoned ranges with the error of the first, if any.
@@ -339,7 +352,7 @@ impl PieceScheduler {
         self.actions.push_back(SchedulerAction::Flow(command));
     }
 
-    /// Opens flows to every sender that has a share, largest share first.
+    /// Opens flows to every sender with a share, largest first, and to those of further segments.
     fn open_all(&mut self) {
         let mut shares: Vec<(u64, NodeIx)> = self
             .shares
@@ -348,7 +361,9 @@ impl PieceScheduler {
             .map(|(sender, bytes)| (bytes, sender))
             .collect();
         shares.sort_unstable_by_key(|&(bytes, sender)| (std::cmp::Reverse(bytes), sender));
-        for (_, sender) in shares {
+        let planned = self.sources.iter().filter(|_| self.grows).flat_map(|it| &it.senders);
+        let planned = planned.filter(|(_, weight)| *weight > 0).map(|(sender, _)| *sender);
+        for sender in shares.into_iter().map(|(_, sender)| sender).chain(planned) {
             self.rail_pairs.want(sender);
         }
         self.open_rail_pairs();
@@ -390,6 +405,14 @@ impl PieceScheduler {
         {
             pieces.push(Piece { span, stolen: false });
         }
+        // While further segments may come, shares are too small to tell senders apart.
+        while self.grows
+            && pieces.len() < count_max
+            && let Some(span) =
+                self.shares.steal_latest(now, &self.extents, &self.flows, rail_pair.sender)
+        {
+            pieces.push(Piece { span, stolen: false });
+        }
         if pieces.is_empty() {
             pieces.extend(self.steal(now, flow).map(|span| Piece { span, stolen: true }));
         }
@@ -416,6 +439,10 @@ impl PieceScheduler {
         if self.pace.as_ref().is_some_and(|pace| pace.is_ahead(now, sender, block_bytes)) {
             return Err(now + plan_pacing::PAUSE);
         }
+        if self.grows {
+            let room = self.flows.early_room(now, flow, block_bytes);
+            return if room > 0 { Ok(room) } else { Err(now + LOOK_AGAIN) };
+        }
         let next = self.shares.next_segment(sender);
         let is_last = |segment| self.flows.would_be_last(now, flow, segment, &self.extents);
         if next.is_some_and(is_last) {
@@ -424,31 +451,32 @@ impl PieceScheduler {
         if let Some(limit) = &mut self.limit {
             return limit.take_turn(now, flow).map(|()| 1);
         }
-        Ok(self.fair_part(sender).min(self.flows.room(flow) as usize))
+        Ok(fair_part(&self.shares, &self.flows, sender, block_bytes)
+            .min(self.flows.room(flow) as usize))
     }
 
     fn look_again_at(&mut self, moment: Moment) {
         self.look_again = Some(self.look_again.map_or(moment, |due| due.min(moment)));
     }
 
-    /// Returns the number of pieces that one flow of a sender may take at once. Towards the end of
-    /// a share it falls, so that the flows end together (guided self-scheduling, Polychronopoulos
-    /// and Kuck 1987).
-    fn fair_part(&self, sender: NodeIx) -> usize {
-        let flows = self.flows.count_to(sender) as u64;
-        if flows <= 1 {
-            return usize::MAX;
-        }
-        let pieces = self.shares.bytes_of(sender) / self.extents.grid().block_bytes();
-        usize::try_from(pieces / (2 * flows)).unwrap_or(usize::MAX).max(1)
-    }
-
     fn settle(&mut self) {
-        if !self.settled && self.extents.is_settled() {
+        if !self.settled && !self.grows && self.extents.is_settled() {
             self.settled = true;
             self.actions.push_back(SchedulerAction::Settled);
         }
     }
+}
+
+/// Returns the number of pieces that one flow of a sender may take at once. Towards the end of a
+/// share it falls, so that the flows end together (guided self-scheduling, Polychronopoulos and
+/// Kuck 1987).
+fn fair_part(shares: &SenderShares, flows: &FlowLeases, sender: NodeIx, block_bytes: u64) -> usize {
+    let flows = flows.count_to(sender) as u64;
+    if flows <= 1 {
+        return usize::MAX;
+    }
+    let pieces = shares.bytes_of(sender) / block_bytes;
+    usize::try_from(pieces / (2 * flows)).unwrap_or(usize::MAX).max(1)
 }
 
 #[cfg(test)]

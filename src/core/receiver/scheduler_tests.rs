@@ -25,6 +25,7 @@ fn scheduler(sources: &[SegmentSenders]) -> PieceScheduler {
         sources,
         CompletedBefore::default(),
         |_| 1,
+        false,
     );
     let opened: Vec<NodeIx> = actions(&mut scheduler)
         .into_iter()
@@ -195,7 +196,7 @@ fn with_bad_pairs(pieces: u64, pair_count: u32, bad: &[u32]) -> (PieceScheduler,
     let segment = source(0, pieces * 10, &[(A, 1)]);
     let (grid, none) = (BlockGrid::new(0, 10), CompletedBefore::default());
     let mut scheduler =
-        PieceScheduler::new(grid, CheckMethod::Crc64, &[segment], none, |_| pair_count);
+        PieceScheduler::new(grid, CheckMethod::Crc64, &[segment], none, |_| pair_count, false);
     let (mut flows, mut closed, mut now) = (Vec::new(), 0, at(0));
     loop {
         for action in actions(&mut scheduler) {
@@ -302,6 +303,7 @@ fn holes_land_without_being_asked_for() {
         &sources,
         CompletedBefore { holes: &holes, kept: &[] },
         |_| 1,
+        false,
     );
     assert_eq!(scheduler.extents().landed_bytes(), 80);
     let mut all = PieceScheduler::new(
@@ -310,6 +312,7 @@ fn holes_land_without_being_asked_for() {
         &sources,
         CompletedBefore { holes: &[Span::new(0, 100)], kept: &[] },
         |_| 1,
+        false,
     );
     assert_eq!(actions(&mut all), [SchedulerAction::Settled]);
 }
@@ -322,6 +325,7 @@ fn two_rail_pairs_to_one_sender_empty_one_share() {
         &[source(0, 1000, &[(A, 1)])],
         CompletedBefore::default(),
         |_| 2,
+        false,
     );
     let opened: Vec<RailPair> = actions(&mut scheduler)
         .into_iter()
@@ -367,4 +371,119 @@ fn a_revoked_piece_goes_to_whom_it_was_taken_back_for_and_not_round_in_circles()
     assert_eq!(leased(&mut scheduler), []);
     scheduler.handle(at(5), SchedulerEvent::Returned { flow: FLOW_A, pieces: vec![held[7].1] });
     assert_eq!(leased(&mut scheduler), [(FLOW_B, Piece { stolen: true, ..held[7].1 })]);
+}
+
+/// A plan of these segments, of which more may come if it `grows`.
+fn renew(
+    scheduler: &mut PieceScheduler,
+    sources: &[SegmentSenders],
+    holes: &[Span],
+    grows: bool,
+) -> Result<(), Error> {
+    scheduler.reassign(at(1), sources, holes, |_| 1, grows)
+}
+
+#[test]
+fn a_plan_that_said_it_was_the_last_does_not_grow() {
+    let first = source(0, 100, &[(A, 1)]);
+    let mut scheduler = scheduler(&[first.clone()]);
+    let longer = [first, source(200, 300, &[(A, 1)])];
+    assert!(renew(&mut scheduler, &longer, &[], false).is_err());
+    assert_eq!(scheduler.extents().left_bytes(), 100);
+}
+
+#[test]
+fn nothing_is_settled_before_the_last_plan() {
+    let sources = [source(0, 20, &[(A, 1)])];
+    let there = CompletedBefore::default();
+    let (grid, method) = (BlockGrid::new(0, 10), CheckMethod::None);
+    let mut scheduler = PieceScheduler::new(grid, method, &sources, there, |_| 1, true);
+    let flow_up = SchedulerEvent::FlowUp { flow: FLOW_A, rail_pair: rail_pair(A) };
+    scheduler.handle(at(0), flow_up);
+    for _ in 0..2 {
+        scheduler.handle(at(1), SchedulerEvent::Room { flow: FLOW_A, pieces: 4 });
+        for (flow, piece) in leased(&mut scheduler) {
+            land(&mut scheduler, at(2), flow, piece);
+        }
+    }
+    scheduler.handle(at(3), SchedulerEvent::Room { flow: FLOW_A, pieces: 4 });
+    assert!(scheduler.extents().left_bytes() == 0 && scheduler.is_dry());
+    assert!(!actions(&mut scheduler).contains(&SchedulerAction::Settled));
+    renew(&mut scheduler, &sources, &[], false).expect("the same plan");
+    assert!(actions(&mut scheduler).contains(&SchedulerAction::Settled));
+}
+
+mod growth {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Segments come in any order, before and between those that are there, while pieces land,
+        /// fail, and are given back: each lands once, and zeros are never asked for.
+        #[test]
+        fn every_piece_of_every_segment_lands_once(
+            order in Just((0..12_u64).collect::<Vec<_>>()).prop_shuffle(),
+            waves in 1usize..12,
+            script in proptest::collection::vec((any::<bool>(), 1u32..5, 0u8..8), 400),
+            hole in 0u64..1200,
+        ) {
+            let hole = Span::of(hole, 95);
+            let bytes = |at: u64| Span::new(at * 100 + 3, at * 100 + 90);
+            let plan = |count: usize| {
+                let mut starts: Vec<u64> = order[..count].to_vec();
+                starts.sort_unstable();
+                let of = |at: &u64| source(bytes(*at).start, bytes(*at).end, &[(A, 1), (B, 2)]);
+                starts.iter().map(of).collect::<Vec<_>>()
+            };
+            let (grid, method) = (BlockGrid::new(0, 10), CheckMethod::None);
+            let there = CompletedBefore { holes: &[hole], kept: &[] };
+            let mut scheduler =
+                PieceScheduler::new(grid, method, &plan(waves), there, |_| 1, true);
+            for (flow, sender) in [(FLOW_A, A), (FLOW_B, B)] {
+                let up = SchedulerEvent::FlowUp { flow, rail_pair: rail_pair(sender) };
+                scheduler.handle(at(0), up);
+            }
+            let (mut count, mut held, mut landed) = (waves, Vec::new(), Vec::new());
+            let mut is_settled = false;
+            for (step, (is_a, pieces, chance)) in script.iter().cycle().take(4000).enumerate() {
+                let now = at(1 + step as u64);
+                let flow = if *is_a { FLOW_A } else { FLOW_B };
+                scheduler.handle(now, SchedulerEvent::Room { flow, pieces: *pieces });
+                scheduler.handle(now, SchedulerEvent::Tick);
+                for action in actions(&mut scheduler) {
+                    match action {
+                        SchedulerAction::Flow(FlowCommand::Lease { flow, pieces }) => {
+                            held.extend(pieces.into_iter().map(|piece| (flow, piece)));
+                        }
+                        SchedulerAction::Settled => {
+                            prop_assert!(!is_settled && count == 12);
+                            is_settled = true;
+                        }
+                        _ => {}
+                    }
+                }
+                if *chance == 0 {
+                    count = (count + 1).min(12);
+                    let holes = [hole];
+                    scheduler.reassign(now, &plan(count), &holes, |_| 1, count < 12).expect("more");
+                } else if let Some((flow, piece)) = held.pop() {
+                    prop_assert!(!hole.contains(piece.span), "{} is zeros", piece.span);
+                    if *chance == 1 && !piece.stolen {
+                        let pieces = vec![piece];
+                        scheduler.handle(now, SchedulerEvent::Returned { flow, pieces });
+                    } else {
+                        let is_first = landed.iter().all(|it| *it != piece.span);
+                        prop_assert!(is_first || count == 12, "{} lands again", piece.span);
+                        landed.push(piece.span);
+                        land(&mut scheduler, now, flow, piece);
+                    }
+                }
+            }
+            prop_assert!(is_settled, "{} bytes are left", scheduler.extents().left_bytes());
+            prop_assert_eq!(scheduler.extents().landed_bytes(), 12 * 87);
+            let spans: Vec<Span> = scheduler.extents().spans().collect();
+            prop_assert_eq!(spans, (0..12).map(bytes).collect::<Vec<_>>());
+        }
+    }
 }

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::extent_map::{ExtentMap, PieceRun};
-use crate::core::units::{NodeIx, Span};
+use super::flow_leases::FlowLeases;
+use crate::core::units::{Moment, NodeIx, Span};
 
 /// Runs that a thief examines in a share, from the end.
 const STEAL_LOOK_RUNS: usize = 64;
@@ -14,6 +15,8 @@ const STEAL_LOOK_RUNS: usize = 64;
 /// Pieces that are still to be requested, by sender.
 pub(super) struct SenderShares {
     queues: BTreeMap<NodeIx, ShareQueue>,
+    /// Pieces that each sender should have had by the weights, beyond those that it had.
+    due: BTreeMap<NodeIx, f64>,
 }
 
 #[derive(Default)]
@@ -40,7 +43,7 @@ impl SenderShares {
 
     /// Creates shares without any sender.
     pub(super) fn empty() -> SenderShares {
-        SenderShares { queues: BTreeMap::new() }
+        SenderShares { queues: BTreeMap::new(), due: BTreeMap::new() }
     }
 
     /// Cuts the remaining pieces of all shares again, by other weights.
@@ -62,24 +65,49 @@ impl SenderShares {
         runs: impl Iterator<Item = Vec<PieceRun>>,
         weights: impl Iterator<Item = &'a [(NodeIx, u32)]>,
     ) -> SenderShares {
-        let mut shares = SenderShares { queues: BTreeMap::new() };
-        let mut due: BTreeMap<NodeIx, f64> = BTreeMap::new();
+        let mut shares = SenderShares { queues: BTreeMap::new(), due: BTreeMap::new() };
         for (runs, weights) in runs.zip(weights) {
-            let pieces: u64 = runs.iter().map(|run| run.end - run.first).sum();
-            accrue(pieces, weights, &mut due);
-            let mut runs = VecDeque::from(runs);
-            for (sender, count) in apportion(pieces, weights, &mut due) {
-                for run in take_pieces(&mut runs, count) {
-                    shares.push_back(extents, sender, run);
-                }
-            }
-            assert!(runs.is_empty(), "every piece is in one share");
+            shares.share_out(extents, runs, weights);
         }
+        shares.put_rare_first(extents);
+        shares
+    }
+
+    /// Shares out the runs of one segment by its weights.
+    fn share_out(&mut self, extents: &ExtentMap, runs: Vec<PieceRun>, weights: &[(NodeIx, u32)]) {
+        let pieces: u64 = runs.iter().map(|run| run.end - run.first).sum();
+        accrue(pieces, weights, &mut self.due);
+        let mut runs = VecDeque::from(runs);
+        for (sender, count) in apportion(pieces, weights, &mut self.due) {
+            for run in take_pieces(&mut runs, count) {
+                self.push_back(extents, sender, run);
+            }
+        }
+        assert!(runs.is_empty(), "every piece is in one share");
+    }
+
+    fn put_rare_first(&mut self, extents: &ExtentMap) {
         let rarity = |run: &PieceRun| extents.senders(run.segment).len();
-        for queue in shares.queues.values_mut() {
+        for queue in self.queues.values_mut() {
             queue.runs.make_contiguous().sort_by_key(rarity);
         }
-        shares
+    }
+
+    /// Adds the pieces of new segments, each with the weights of its senders, to the shares as they
+    /// are. `moved` has the new index of each old segment.
+    pub(super) fn extend<'a>(
+        &mut self,
+        extents: &ExtentMap,
+        moved: &[u32],
+        segments: impl Iterator<Item = (u32, &'a [(NodeIx, u32)])>,
+    ) {
+        for run in self.queues.values_mut().flat_map(|queue| &mut queue.runs) {
+            run.segment = moved[run.segment as usize];
+        }
+        for (segment, weights) in segments {
+            self.share_out(extents, extents.open_runs(segment), weights);
+        }
+        self.put_rare_first(extents);
     }
 
     /// Returns the senders that have a share, and its bytes.
@@ -143,6 +171,22 @@ impl SenderShares {
         }
         queue.bytes -= piece.bytes();
         Some(piece)
+    }
+
+    /// Takes a piece off the share that would take longest, among those that a sender can bring.
+    pub(super) fn steal_latest(
+        &mut self,
+        now: Moment,
+        extents: &ExtentMap,
+        flows: &FlowLeases,
+        thief: NodeIx,
+    ) -> Option<Span> {
+        let others = self.bytes().filter(|&(victim, bytes)| victim != thief && bytes > 0);
+        let mut victims: Vec<(f64, NodeIx)> = others
+            .map(|(victim, bytes)| (bytes as f64 / flows.sender_rate(now, victim), victim))
+            .collect();
+        victims.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        victims.into_iter().find_map(|(_, victim)| self.steal(extents, thief, victim))
     }
 
     /// Removes the whole share of a lost sender.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use crate::core::check::CheckMethod;
 use crate::core::check::replica_hash::{UNREAD, value_count};
 use crate::core::error::Result;
+use crate::core::node::participant::RoomRequest;
 use crate::core::piece::LandedPiece;
 use crate::core::spec::RowRole;
 use crate::core::units::Span;
@@ -61,13 +62,12 @@ pub(crate) struct PreparedDisk {
 pub(crate) trait SimDisk {
     fn prepare(&mut self, prepare: &Prepare) -> Result<PreparedDisk>;
 
-    fn preallocate(
-        &mut self,
-        _wanted: &[Span],
-        _holes: &[Span],
-        _kept: &[Span],
-        _forgets: bool,
-    ) -> Result<()> {
+    fn preallocate(&mut self, _room: &RoomRequest) -> Result<()> {
+        Ok(())
+    }
+
+    /// Makes room for further ranges.
+    fn extend(&mut self, _wanted: &[Span], _holes: &[Span]) -> Result<()> {
         Ok(())
     }
 
@@ -103,7 +103,7 @@ pub(super) struct VoidDisk;
 impl SimDisk for VoidDisk {
     fn prepare(&mut self, prepare: &Prepare) -> Result<PreparedDisk> {
         let prepared = Prepared {
-            rows: prepare.rows.iter().map(|_| RowState { shared: false, kept: false }).collect(),
+            rows: prepare.rows.iter().map(|_| RowState::default()).collect(),
             replicas: vec![UNREAD + 1; value_count(&prepare.replicas)],
             states: prepare.rows.iter().map(|row| u64::from(row.role == RowRole::Sender)).collect(),
             ..Prepared::default()

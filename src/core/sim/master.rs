@@ -10,9 +10,10 @@ use crate::core::master::attempt::AttemptConfig;
 use crate::core::master::coordinator::{Coordinator, TransferPhase};
 use crate::core::master::machine::{MasterAction, MasterEvent, MasterMachine};
 use crate::core::master::roster::Roster;
-use crate::core::units::{BitRate, Moment, NodeIx};
+use crate::core::spec::RowRole;
+use crate::core::units::{BitRate, Moment, NodeIx, Span, common, covers, subtract, union};
 use crate::core::wire::control;
-use crate::core::wire::control::{NodeAdvert, RailAdvert, ToMaster, ToNode};
+use crate::core::wire::control::{NodeAdvert, RailAdvert, Start, ToMaster, ToNode};
 
 /// State of a master's process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +31,8 @@ pub(super) struct SimMaster {
     machine: MasterMachine,
     fate: MasterFate,
     links: Vec<SimLink>,
+    /// What the plan has given to each node, as it was told last.
+    owned: Vec<Vec<Span>>,
 }
 
 /// The way to one node.
@@ -77,7 +80,8 @@ impl SimMaster {
         let addresses = vec![Ok(vec![address()]); nodes];
         let machine = MasterMachine::new(cx.now(), coordinator, addresses);
         let links = vec![SimLink::default(); nodes];
-        let mut it = SimMaster { master, machine, fate: MasterFate::Running, links };
+        let owned = vec![Vec::new(); nodes];
+        let mut it = SimMaster { master, machine, fate: MasterFate::Running, links, owned };
         it.follow(cx);
         it
     }
@@ -138,8 +142,39 @@ impl SimMaster {
     fn send(&mut self, cx: &mut SimContext, node: NodeIx, message: &ToNode) {
         let bytes = control::encode(message).expect("transfers in the simulator are small");
         let message = control::decode(&bytes).expect("the master speaks the protocol");
+        if let ToNode::Start(start) = &message {
+            self.check_owners(node, start);
+        }
         if let Some(session) = self.links[node.at()].session {
             cx.sessions.send_to_node(&mut cx.schedule, session, message);
+        }
+    }
+
+    /// What a node was given stays with it, and no two members of a group are given a byte.
+    ///
+    /// # Panics
+    /// If that is not so.
+    fn check_owners(&mut self, node: NodeIx, start: &Start) {
+        let given = union(start.segments.iter().map(|segment| segment.span).collect());
+        let before = std::mem::replace(&mut self.owned[node.at()], given);
+        let lost = before.iter().find(|span| !covers(&self.owned[node.at()], **span));
+        assert_eq!(lost, None, "a part of node {} is taken from it", node.0);
+        let roster = self.machine.coordinator().roster();
+        let rows =
+            |node: NodeIx| roster.get(node).rows.iter().filter(|row| row.role == RowRole::Receiver);
+        for row in rows(node).filter(|row| row.group.is_some()) {
+            let others = roster.nodes().map(|(other, _)| other).filter(|other| *other != node);
+            for other in others.filter(|other| rows(*other).any(|it| it.group == row.group)) {
+                let wants = |at: NodeIx| rows(at).filter(|row| row.group.is_none());
+                let by_itself: Vec<Span> =
+                    wants(node).chain(wants(other)).map(|row| row.range).collect();
+                let [mine, theirs] = [node, other].map(|it| &self.owned[it.at()]);
+                let both = common(mine, theirs).into_iter().find_map(|both| {
+                    let both = both.intersection(row.range)?;
+                    subtract(both, &union(by_itself.clone())).into_iter().next()
+                });
+                assert_eq!(both, None, "nodes {} and {} are both given it", node.0, other.0);
+            }
         }
     }
 

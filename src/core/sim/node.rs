@@ -221,8 +221,11 @@ impl SimNode {
             (JobAnswer::Opened(Ok(opened)), _) => {
                 state.found = opened.found.clone().unwrap_or_default();
             }
-            (JobAnswer::Preallocated(_), Some(NodeJob::Preallocate { holes, kept, .. })) => {
-                state.begin(holes, kept);
+            (JobAnswer::Preallocated(Ok(())), Some(NodeJob::Preallocate(room))) => {
+                state.begin(&room.wanted, &room.holes, &room.kept);
+            }
+            (JobAnswer::Extended(Ok(())), Some(NodeJob::Extend { wanted, holes })) => {
+                state.begin(wanted, holes, &[]);
             }
             _ => {}
         }

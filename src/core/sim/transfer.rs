@@ -39,6 +39,8 @@ pub(super) struct SimTransfer {
     /// State of its participant; `None` when it has ended.
     pub(super) state: Option<ParticipantState>,
     wanted: Vec<Span>,
+    /// Ranges that room is made for: those that the plan has given to this node.
+    pub(super) owned: Vec<Span>,
     offered: Vec<Span>,
     pub(super) landed: BTreeSet<Span>,
     /// Pieces that an earlier attempt has left.
@@ -60,6 +62,7 @@ impl SimTransfer {
         SimTransfer {
             method: CheckMethod::new(prepare.options.transfer.check, prepare.options.object),
             wanted: spans(RowRole::Receiver),
+            owned: Vec::new(),
             offered: spans(RowRole::Sender),
             prepare,
             disk: Some(disk),
@@ -103,10 +106,10 @@ impl SimTransfer {
     }
 
     /// The destinations have their space: what is kept and what is zeros has landed.
-    pub(super) fn begin(&mut self, holes: &[Span], kept: &[Span]) {
+    pub(super) fn begin(&mut self, wanted: &[Span], holes: &[Span], kept: &[Span]) {
+        self.owned = union(self.owned.iter().chain(wanted).copied().collect());
         let found = self.found.iter().map(|piece| piece.span);
         let found: Vec<Span> = found.filter(|span| covers(kept, *span)).collect();
-        let wanted = &self.wanted;
         let empty = holes
             .iter()
             .flat_map(|hole| wanted.iter().filter_map(move |it| it.intersection(*hole)));
@@ -120,6 +123,7 @@ impl SimTransfer {
     pub(super) fn land(&mut self, piece: Piece) -> bool {
         let span = piece.span;
         assert!(self.wanted.iter().any(|it| it.contains(span)), "{span} is not wanted here");
+        assert!(covers(&self.owned, span), "{span} lands where there is no room for it");
         assert!(self.committed.is_none(), "{span} lands after the commit");
         assert!(
             matches!(self.state, Some(ParticipantState::Moving | ParticipantState::Draining)),

@@ -77,9 +77,8 @@ impl SimJob {
             WorkerTask::Job(job) => job,
         };
         match job {
-            NodeJob::Preallocate { wanted, holes, kept, forgets } => {
-                JobAnswer::Preallocated(disk.preallocate(wanted, holes, kept, *forgets))
-            }
+            NodeJob::Preallocate(room) => JobAnswer::Preallocated(disk.preallocate(room)),
+            NodeJob::Extend { wanted, holes } => JobAnswer::Extended(disk.extend(wanted, holes)),
             NodeJob::Keep { .. } => {
                 disk.flush();
                 JobAnswer::Flushed

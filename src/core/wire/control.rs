@@ -272,6 +272,9 @@ pub(crate) struct Start {
     /// Permissions of the files of the node's rows, before its umask; ignored for rows that offer.
     /// Empty if the node only sends.
     pub(crate) modes: Vec<u32>,
+    /// Present if a newer plan may have more segments for this node: it reports its progress as
+    /// soon as no more than so many bytes of its segments are left. Without it there are no more.
+    pub(crate) more_at: Option<u64>,
 }
 
 /// Source of a range, and its state.
@@ -348,6 +351,8 @@ pub(crate) enum ToMaster {
         /// Remaining bytes of each segment of its part of the plan; empty if there are more than
         /// [`LEFT_MAX`](super::limits::LEFT_MAX) segments.
         left: Vec<u64>,
+        /// Bytes of its segments that no sender is left for.
+        missing_bytes: u64,
     },
     /// The node still prepares: it compares replicas, or reads data of an earlier attempt.
     Comparing {
@@ -426,12 +431,14 @@ pub(crate) struct Prepared {
 }
 
 /// State of a row at its node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct RowState {
     /// Another node writes the same file.
     pub(crate) shared: bool,
     /// True if bytes written to it are kept for another attempt.
     pub(crate) kept: bool,
+    /// True if an earlier attempt has completed it: nothing is written to it unless it is replaced.
+    pub(crate) complete: bool,
 }
 
 /// Request of `status` and `cancel` to a running master.

@@ -207,6 +207,8 @@ pub(crate) struct Start {
     /// One number per row, or empty.
     #[prost(uint32, repeated, tag = "30")]
     pub(crate) modes: Vec<u32>,
+    #[prost(uint64, optional, tag = "31")]
+    pub(crate) more_at: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -263,7 +265,7 @@ pub(crate) enum ToMasterKind {
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Prepared {
     /// One number per row; bit 0 marks a shared file, bit 1 marks a file of which this node keeps
-    /// its part.
+    /// its part, bit 2 one that an earlier attempt has completed.
     #[prost(uint32, repeated, tag = "1")]
     pub(crate) rows: Vec<u32>,
     #[prost(uint64, repeated, tag = "2")]
@@ -302,6 +304,9 @@ pub(crate) struct Progress {
     /// Remaining bytes of each segment of the node's part of the plan.
     #[prost(uint64, repeated, tag = "4")]
     pub(crate) left: Vec<u64>,
+    /// Bytes of its part that no sender is left for.
+    #[prost(uint64, tag = "5")]
+    pub(crate) missing_bytes: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

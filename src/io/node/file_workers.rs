@@ -127,8 +127,9 @@ impl FileWorkers {
 /// name waits for the other nodes.
 fn carry_out_job(files: &TransferFiles, job: NodeJob, elected: &[bool]) -> JobAnswer {
     match job {
-        NodeJob::Preallocate { wanted, holes, kept, forgets } => {
-            JobAnswer::Preallocated(prepare::preallocate(files, &wanted, &holes, &kept, forgets))
+        NodeJob::Preallocate(room) => JobAnswer::Preallocated(prepare::preallocate(files, &room)),
+        NodeJob::Extend { wanted, holes } => {
+            JobAnswer::Extended(prepare::make_room(files, &wanted, &holes, &holes))
         }
         NodeJob::Keep { .. } => {
             files.sinks.iter().for_each(Sink::flush);
@@ -162,7 +163,8 @@ fn carry_out_job(files: &TransferFiles, job: NodeJob, elected: &[bool]) -> JobAn
 /// Returns the answer of a worker that panics.
 fn failed_answer(job: &NodeJob) -> fn(Error) -> JobAnswer {
     match job {
-        NodeJob::Preallocate { .. } => |error| JobAnswer::Preallocated(Err(error)),
+        NodeJob::Preallocate(_) => |error| JobAnswer::Preallocated(Err(error)),
+        NodeJob::Extend { .. } => |error| JobAnswer::Extended(Err(error)),
         NodeJob::Keep { .. } => |_| JobAnswer::Flushed,
         NodeJob::Commit { .. } => |error| JobAnswer::Committed(Err(error)),
         NodeJob::Leave { .. } => |_| JobAnswer::Left,

@@ -7,6 +7,7 @@ use super::reading::ReadProgress;
 use super::verify::reads_as;
 use crate::core::block_grid::{BLOCK_BYTES_MIN, PIECES_MAX};
 use crate::core::check::CheckMethod;
+use crate::core::node::participant::RoomRequest;
 use crate::core::options::CheckKind;
 use crate::core::piece::LandedPiece;
 use crate::core::spec::RowRole;
@@ -187,18 +188,17 @@ fn have(sink: &Sink, found: &[LandedPiece]) -> Vec<KeptRanges> {
     have
 }
 
-/// Begins the journals of an attempt that `wanted`, of which so much is `there` already, and `kept`
-/// of that by an earlier one. Files that it shares with other nodes have none where it `forgets`
-/// them.
+/// Begins the journals of an attempt, for which so much is `there` already. Files that it shares
+/// with other nodes have none where it forgets them. A file may be whole only where no further
+/// ranges come.
 pub(super) fn begin(
     transfer_files: &TransferFiles,
-    wanted: &[Span],
+    room: &RoomRequest,
     there: &[Span],
-    kept: &[Span],
-    forgets: bool,
 ) -> crate::core::error::Result<()> {
+    let RoomRequest { wanted, kept, .. } = room;
     for sink in transfer_files.sinks.iter().filter(|sink| sink.keeps()) {
-        if forgets && sink.is_of_several() && !sink.is_named() {
+        if room.forgets && sink.is_of_several() && !sink.is_named() {
             sink.forget()?;
             continue;
         }
@@ -206,7 +206,7 @@ pub(super) fn begin(
             let wanted = wanted.iter().filter_map(move |span| span.intersection(range));
             wanted.flat_map(|span| subtract(span, there))
         });
-        let is_whole = missing.next().is_none();
+        let is_whole = missing.next().is_none() && !room.grows;
         // A complete file that is replaced has to be copied as far as it is kept.
         let in_file = match sink.is_named() && !is_whole {
             true => extents_of(transfer_files, sink, kept),

@@ -11,6 +11,7 @@ use super::{claims, keeping, verify};
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
 use crate::core::error::{Code, Error, Result};
+use crate::core::node::participant::RoomRequest;
 use crate::core::piece::LandedPiece;
 use crate::core::spec::{DataUri, RowRole};
 use crate::core::store::file_layout::FileLayout;
@@ -144,7 +145,7 @@ fn open_destinations(
             let offer: &SourceRow = sources.next().expect("one for each row that offers");
             states.push(keeping::state_of(&offer.source.looks()));
             modes.push(offer.source.mode());
-            shared.push(RowState { shared: false, kept: false });
+            shared.push(RowState::default());
             continue;
         }
         states.push(0);
@@ -165,8 +166,10 @@ fn open_destinations(
                 place
             }
         };
-        shared.push(RowState { shared: sinks[sink].is_shared(), kept: sinks[sink].keeps() });
-        if !sinks[sink].files().is_empty() {
+        let sink = &sinks[sink];
+        let (kept, complete) = (sink.keeps(), sink.is_named());
+        shared.push(RowState { shared: sink.is_shared(), kept, complete });
+        if !sink.files().is_empty() {
             layouts.push(FileLayout::of_file(file, row.offset_bytes, row.span));
         }
     }
@@ -244,17 +247,21 @@ fn tag(id: &str, uri: &DataUri) -> String {
     hasher.finalize().to_hex()[..16].into()
 }
 
-/// Makes room for what is wanted in every destination, and makes the holes of those that are not
-/// new read as zeros.
-pub(crate) fn preallocate(
+/// Begins the journals, and makes room for what is wanted in every destination.
+pub(crate) fn preallocate(transfer_files: &TransferFiles, room: &RoomRequest) -> Result<()> {
+    let there = union(room.holes.iter().chain(&room.kept).copied().collect());
+    keeping::begin(transfer_files, room, &there)?;
+    make_room(transfer_files, &room.wanted, &room.holes, &there)
+}
+
+/// Makes room for what is wanted in every destination, except for what is `there`, and makes the
+/// holes of those that are not new read as zeros.
+pub(crate) fn make_room(
     transfer_files: &TransferFiles,
     wanted: &[Span],
     holes: &[Span],
-    kept: &[Span],
-    forgets: bool,
+    there: &[Span],
 ) -> Result<()> {
-    let there = union(holes.iter().chain(kept).copied().collect());
-    keeping::begin(transfer_files, wanted, &there, kept, forgets)?;
     let offered: usize = transfer_files.offers.iter().map(|offer| offer.source.files().len()).sum();
     let kept = transfer_files.sinks.iter().filter(|sink| !sink.files().is_empty());
     for (file, sink) in (offered..).zip(kept) {
@@ -269,7 +276,7 @@ pub(crate) fn preallocate(
             };
             let wanted = within(wanted, range);
             data.extend(
-                wanted.flat_map(|span| subtract(span, &there)).flat_map(|span| in_file(&span)),
+                wanted.flat_map(|span| subtract(span, there)).flat_map(|span| in_file(&span)),
             );
             empty.extend(within(holes, range).flat_map(|hole| in_file(&hole)));
         }

@@ -129,7 +129,7 @@ impl MasterWorld {
         let Some(told) = self.nodes[at].unanswered.pop_front() else { return };
         let message = match told {
             ToNode::Prepare(prepare) => {
-                let rows = vec![RowState { shared: false, kept: false }; prepare.rows.len()];
+                let rows = vec![RowState::default(); prepare.rows.len()];
                 let replicas = vec![1; value_count(&prepare.replicas)];
                 ToMaster::Prepared(Prepared { rows, replicas, ..Prepared::default() })
             }
@@ -166,6 +166,7 @@ impl MasterWorld {
                     sent_bytes: number(script),
                     delivered: (0..script.below(3)).map(|_| delivered(script)).collect(),
                     left: (0..script.below(3)).map(|_| number(script)).collect(),
+                    missing_bytes: if script.coin() { 0 } else { number(script) },
                 }
             }
             4 => {
@@ -202,8 +203,11 @@ impl MasterWorld {
     fn prepared(&self, at: usize, script: &mut ByteSource<'_>) -> Prepared {
         let rows =
             self.coordinator.roster().entries[at].rows.len() + usize::from(script.below(16) == 15);
-        let row =
-            |script: &mut ByteSource<'_>| RowState { shared: script.coin(), kept: script.coin() };
+        let row = |script: &mut ByteSource<'_>| RowState {
+            shared: script.coin(),
+            kept: script.coin(),
+            complete: script.coin(),
+        };
         let rows: Vec<RowState> = (0..rows).map(|_| row(script)).collect();
         let states = rows.iter().map(|_| script.pick(&[0, 1, 2])).collect();
         let origin = |script: &mut ByteSource<'_>| SourceOrigin {

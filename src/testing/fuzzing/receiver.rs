@@ -80,6 +80,7 @@ enum RailMessage {
 #[derive(Clone, Copy, PartialEq)]
 enum PendingJob {
     Preallocate,
+    Extend,
     Commit,
     Keep,
     Leave,
@@ -223,6 +224,7 @@ impl ReceiverWorld {
         let result = if well { Ok(()) } else { Err(Error::new(Code::Data, "the disk is full")) };
         self.hear(match job {
             PendingJob::Preallocate => ParticipantEvent::Preallocated(result),
+            PendingJob::Extend => ParticipantEvent::Extended(result),
             PendingJob::Commit => ParticipantEvent::Committed(result),
             PendingJob::Keep => ParticipantEvent::Kept,
             PendingJob::Leave => ParticipantEvent::Left,
@@ -385,7 +387,8 @@ impl ReceiverWorld {
     fn carry_out(&mut self, action: ParticipantAction) {
         self.told.check(&action);
         match action {
-            ParticipantAction::Preallocate { .. } => self.jobs.push_back(PendingJob::Preallocate),
+            ParticipantAction::Preallocate(_) => self.jobs.push_back(PendingJob::Preallocate),
+            ParticipantAction::Extend { .. } => self.jobs.push_back(PendingJob::Extend),
             ParticipantAction::Open { rail_pair, .. } => {
                 assert!(!self.opening.contains(&rail_pair), "{rail_pair:?} is being opened");
                 self.opening.push(rail_pair);

@@ -23,9 +23,11 @@ impl Attempt {
         use ParticipantAction as Wants;
         let transfer = self.ix;
         match action {
-            Wants::Preallocate { wanted, holes, kept, forgets } => {
-                let job = NodeJob::Preallocate { wanted, holes, kept, forgets };
-                self.work(now, JobKind::Preallocate, job);
+            Wants::Preallocate(room) => {
+                self.work(now, JobKind::Preallocate, NodeJob::Preallocate(room));
+            }
+            Wants::Extend { wanted, holes } => {
+                self.work(now, JobKind::Extend, NodeJob::Extend { wanted, holes });
             }
             Wants::Open { rail_pair, weight, pace_bytes_per_second } => {
                 self.actions.push_back(NodeAction::OpenFlow {
@@ -192,6 +194,7 @@ impl Attempt {
             JobAnswer::Preallocated(result) => {
                 (JobKind::Preallocate, ParticipantEvent::Preallocated(result))
             }
+            JobAnswer::Extended(result) => (JobKind::Extend, ParticipantEvent::Extended(result)),
             JobAnswer::Committed(result) => (JobKind::Commit, ParticipantEvent::Committed(result)),
             JobAnswer::Left => (JobKind::Leave, ParticipantEvent::Left),
         };
@@ -251,6 +254,7 @@ impl Attempt {
         match job {
             JobKind::Open
             | JobKind::Preallocate
+            | JobKind::Extend
             | JobKind::Drain
             | JobKind::Commit
             | JobKind::Leave => self.handle(now, ParticipantEvent::Overdue(error)),

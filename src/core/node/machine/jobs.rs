@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use crate::core::error::{Code, Error};
+use crate::core::node::participant::RoomRequest;
 use crate::core::piece::LandedPiece;
 use crate::core::units::Span;
 use crate::core::wire::Check;
@@ -16,9 +17,10 @@ use crate::core::wire::control::Prepared;
 /// Work for a worker of the node.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum NodeJob {
-    /// Make room in the destinations for what is `wanted`, except for `holes` and what is `kept`;
-    /// answered by `Preallocated`.
-    Preallocate { wanted: Vec<Span>, holes: Vec<Span>, kept: Vec<Span>, forgets: bool },
+    /// Make room in the destinations; answered by `Preallocated`.
+    Preallocate(RoomRequest),
+    /// Make room for further ranges, except for their `holes`; answered by `Extended`.
+    Extend { wanted: Vec<Span>, holes: Vec<Span> },
     /// Hand pieces to the journals before anything else is done, and have a worker write them down;
     /// answered by `Flushed`.
     Keep { pieces: Vec<LandedPiece> },
@@ -47,6 +49,7 @@ pub(crate) enum JobAnswer {
     /// Sources and destinations are open, or one of them is not to be had.
     Opened(Result<OpenedFiles, Error>),
     Preallocated(Result<(), Error>),
+    Extended(Result<(), Error>),
     Flushed,
     Committed(Result<(), Error>),
     Left,
@@ -68,6 +71,7 @@ pub(crate) struct OpenedFiles {
 pub(crate) enum JobKind {
     Open,
     Preallocate,
+    Extend,
     /// Not a worker's: the rails end their operations.
     Drain,
     Commit,
@@ -91,7 +95,7 @@ impl JobKind {
         match self {
             JobKind::Open => OPEN_WITHIN,
             // It may be all of a file that is zeroed.
-            JobKind::Preallocate => OPEN_WITHIN + stall_timeout,
+            JobKind::Preallocate | JobKind::Extend => OPEN_WITHIN + stall_timeout,
             JobKind::Drain => DRAIN_WITHIN,
             JobKind::Commit => COMMIT_WITHIN,
             JobKind::Leave | JobKind::Clear | JobKind::Confirm => CLEAR_WITHIN,
@@ -102,7 +106,7 @@ impl JobKind {
     pub(crate) fn overdue(self, within: Duration) -> Error {
         let what = match self {
             JobKind::Open => "opening its files",
-            JobKind::Preallocate => "making room in its destinations",
+            JobKind::Preallocate | JobKind::Extend => "making room in its destinations",
             JobKind::Drain => "ending what is in flight on its rails",
             JobKind::Commit => "syncing and naming its files",
             JobKind::Leave => "leaving its files to another attempt",

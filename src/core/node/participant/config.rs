@@ -5,7 +5,7 @@ use crate::core::check::CheckMethod;
 use crate::core::error::{Code, Error};
 use crate::core::options::TransferOptions;
 use crate::core::units::Span;
-use crate::core::wire::control::{PlanSegment, Prepare};
+use crate::core::wire::control::Prepare;
 
 /// Pieces of one receiver: a bit each in its extent map, 128 MiB. In blocks of the usual size they
 /// are a pebibyte.
@@ -35,9 +35,12 @@ impl ParticipantConfig {
 
     /// Refuses a plan that cannot be followed: it has more pieces than the extent map may hold, or
     /// some without a check.
-    pub(super) fn judge(&self, segments: &[PlanSegment]) -> Result<(), Error> {
-        let pieces: u128 =
-            segments.iter().map(|segment| u128::from(self.grid.piece_count(segment.span))).sum();
+    pub(super) fn judge(
+        &self,
+        mut segments: impl Iterator<Item = Span> + Clone,
+    ) -> Result<(), Error> {
+        let counts = segments.clone().map(|span| u128::from(self.grid.piece_count(span)));
+        let pieces: u128 = counts.sum();
         if pieces > PIECES_MAX.into() {
             let error = Error::new(
                 Code::Usage,
@@ -49,11 +52,10 @@ impl ParticipantConfig {
         let has_check = |span: Span| {
             [self.grid.piece(span, 0), last(span)].iter().all(|&piece| self.method.takes(piece))
         };
-        match segments.iter().find(|segment| !has_check(segment.span)) {
-            Some(segment) => Err(Error::new(
-                Code::Internal,
-                format!("the plan cuts {} off the grid", segment.span),
-            )),
+        match segments.find(|span| !has_check(*span)) {
+            Some(span) => {
+                Err(Error::new(Code::Internal, format!("the plan cuts {span} off the grid")))
+            }
             None => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 use super::{Participant, ParticipantAction, ParticipantState};
 use crate::core::error::{Code, Error};
 use crate::core::receiver::scheduler::PieceScheduler;
-use crate::core::units::Span;
+use crate::core::units::{Span, union};
 use crate::core::wire::control::ToMaster;
 
 impl Participant {
@@ -20,10 +20,12 @@ impl Participant {
 
     /// Ranges that would be missing if it ended now.
     fn lacking(&self) -> Vec<Span> {
-        match &self.scheduler {
+        let lacking = match &self.scheduler {
             Some(scheduler) => scheduler.extents().lacking(),
             None => self.plan.wanted(),
-        }
+        };
+        let waiting = self.growth.lacking(self.scheduler.as_ref());
+        union(waiting.into_iter().chain(lacking).collect())
     }
 
     /// The rails cannot take the files in, or a destination failed under them.
@@ -57,10 +59,9 @@ impl Participant {
             | ParticipantState::Draining
             | ParticipantState::Leaving
             | ParticipantState::Committing => {}
-            ParticipantState::Ready
-            | ParticipantState::Moving
-            | ParticipantState::Landed
-            | ParticipantState::Ended => return,
+            // It makes room for further segments.
+            ParticipantState::Moving => return self.abort(error),
+            ParticipantState::Ready | ParticipantState::Landed | ParticipantState::Ended => return,
         }
         let missing = self.error.take().map_or_else(|| self.lacking(), |first| first.missing);
         let stats = self.scheduler.is_some().then(|| Box::new(self.stats()));

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::core::error::Error;
-use crate::core::receiver::scheduler::{SegmentSenders, segment_mismatch};
-use crate::core::units::{NodeIx, Span, covers, union};
+use super::room::RoomRequest;
+use crate::core::receiver::scheduler::SegmentSenders;
+use crate::core::units::{NodeIx, Span, common, covers, union};
 use crate::core::wire::control::{PeerNode, Start};
 
 /// Factor by which a paced flow may be faster than planned, so that it can make up for a delay.
@@ -71,17 +71,20 @@ impl FollowedPlan {
         sources
     }
 
+    /// Returns the room that the first plan needs; it `grows` if more may come.
+    pub(super) fn room(&self, forgets: bool, grows: bool) -> RoomRequest {
+        let (wanted, kept) = (self.wanted(), self.kept.clone());
+        RoomRequest { holes: common(&self.holes, &wanted), wanted, kept, forgets, grows }
+    }
+
     /// Takes other senders of the segments, as long as no scheduler has them.
-    ///
-    /// # Errors
-    /// `Code::Internal` if the segments differ: room was asked for by the first plan.
-    pub(super) fn replace_sources(&mut self, sources: Vec<SegmentSenders>) -> Result<(), Error> {
-        let spans = self.sources.iter().map(|source| source.span);
-        if !spans.eq(sources.iter().map(|source| source.span)) {
-            return Err(segment_mismatch());
-        }
+    pub(super) fn set_sources(&mut self, sources: Vec<SegmentSenders>) {
         self.sources = sources;
-        Ok(())
+    }
+
+    /// Returns the senders of each segment, until the scheduler has them.
+    pub(super) fn sources(&self) -> &[SegmentSenders] {
+        &self.sources
     }
 
     /// Hands the senders of each segment over to the scheduler.
@@ -183,7 +186,6 @@ fn planned_bytes(sources: &[SegmentSenders]) -> Vec<(NodeIx, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::error::Code;
     use crate::core::wire::control::{PlanSegment, SenderShare};
 
     fn start(epoch: u32, bytes: u64, weights: [u32; 2], relays: &[Span]) -> Start {
@@ -202,6 +204,7 @@ mod tests {
             origins: vec![],
             forgets: false,
             modes: vec![],
+            more_at: None,
         }
     }
 
@@ -210,19 +213,11 @@ mod tests {
         let mut plan = FollowedPlan::new(2, start(1, 80, [1, 1], &[Span::new(0, 10)]));
         assert_eq!((plan.weight(NodeIx(0)), plan.weight(NodeIx(1))), (40, 40));
         let sources = plan.renew(2, start(2, 80, [3, 1], &[Span::new(40, 50)]));
-        assert_eq!(plan.replace_sources(sources.clone()), Ok(()));
+        plan.set_sources(sources.clone());
         assert_eq!((plan.epoch(), plan.take_sources()), (2, sources));
         assert_eq!((plan.weight(NodeIx(0)), plan.weight(NodeIx(1))), (60, 20));
         assert_eq!(plan.relays(), [Span::new(0, 10), Span::new(40, 50)]);
         assert!(plan.is_relayed(Span::new(2, 4)) && !plan.is_relayed(Span::new(20, 30)));
-    }
-
-    #[test]
-    fn a_newer_plan_of_other_segments_changes_no_source() {
-        let mut plan = FollowedPlan::new(1, start(1, 80, [1, 1], &[]));
-        let sources = plan.renew(1, start(2, 90, [1, 1], &[]));
-        let error = plan.replace_sources(sources).expect_err("room was made for 80 bytes");
-        assert_eq!((error.code, plan.wanted()), (Code::Internal, vec![Span::new(0, 80)]));
     }
 
     #[test]

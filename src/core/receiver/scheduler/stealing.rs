@@ -8,20 +8,12 @@ use crate::core::units::{Moment, NodeIx, Span};
 impl PieceScheduler {
     /// Returns a piece for a flow whose own share is dry.
     pub(super) fn steal(&mut self, now: Moment, flow: FlowIx) -> Option<Span> {
-        if !self.flows.may_steal(now, flow) {
+        // Further segments are better work than a second copy.
+        if self.grows || !self.flows.may_steal(now, flow) {
             return None;
         }
         let thief = self.flows.rail_pair(flow)?.sender;
-        let mut victims: Vec<(f64, NodeIx)> = self
-            .shares
-            .bytes()
-            .filter(|&(victim, bytes)| victim != thief && bytes > 0)
-            .map(|(victim, bytes)| (bytes as f64 / self.flows.sender_rate(now, victim), victim))
-            .collect();
-        victims.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let stolen = victims
-            .into_iter()
-            .find_map(|(_, victim)| self.shares.steal(&self.extents, thief, victim));
+        let stolen = self.shares.steal_latest(now, &self.extents, &self.flows, thief);
         stolen.or_else(|| self.ask_twice(now, flow, thief)).or_else(|| {
             self.revoke(now, flow);
             None

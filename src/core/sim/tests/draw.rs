@@ -49,7 +49,8 @@ pub(super) fn draw(seed: u64) -> Trial {
     let same = (random.below(2) == 0)
         .then(|| if random.below(2) == 0 { whole } else { part(&mut random, whole) });
     let group =
-        (receivers > 1 && sharers == 0 && random.below(8) == 0).then(|| String::from("group"));
+        (receivers > 1 && sharers == 0 && random.below(4) == 0).then(|| String::from("group"));
+    let members = 2 + random.below(receivers.max(2) - 1);
     for index in 0..receivers {
         let mut range = same.unwrap_or_else(|| part(&mut random, whole));
         let mut uri = match random.below(8) {
@@ -69,7 +70,7 @@ pub(super) fn draw(seed: u64) -> Trial {
             (uri, offset) = (DataUri::File("/shared".into()), range.start - start);
         }
         let mut row = row_of(RowRole::Receiver, senders + index, uri, offset, range);
-        row.group = group.clone().filter(|_| index < 2);
+        row.group = group.clone().filter(|_| index < members);
         if row.group.is_some() {
             row.range = whole;
         }

@@ -12,6 +12,7 @@ use random::SplitMix;
 use crate::core::check::CheckMethod;
 use crate::core::check::replica_hash::ReplicaHasher;
 use crate::core::error::{Code, Error, Result};
+use crate::core::node::participant::RoomRequest;
 use crate::core::piece::LandedPiece;
 use crate::core::sim::disk::{PiecePayload, PreparedDisk, SimDisk};
 use crate::core::spec::RowRole;
@@ -142,23 +143,16 @@ impl SimDisk for Files {
         Ok(PreparedDisk { prepared, found })
     }
 
-    fn preallocate(
-        &mut self,
-        wanted: &[Span],
-        holes: &[Span],
-        kept: &[Span],
-        forgets: bool,
-    ) -> Result<()> {
+    fn preallocate(&mut self, room: &RoomRequest) -> Result<()> {
         if self.is_full {
             return Err(Error::new(Code::Data, "No space left on device"));
         }
-        prepare::preallocate(
-            self.transfer_files.as_ref().expect("files are open"),
-            wanted,
-            holes,
-            kept,
-            forgets,
-        )
+        prepare::preallocate(self.transfer_files.as_ref().expect("files are open"), room)
+    }
+
+    fn extend(&mut self, wanted: &[Span], holes: &[Span]) -> Result<()> {
+        let transfer_files = self.transfer_files.as_ref().expect("files are open");
+        prepare::make_room(transfer_files, wanted, holes, holes)
     }
 
     fn read(&mut self, method: CheckMethod, span: Span) -> Result<(Check, PiecePayload)> {

@@ -113,6 +113,20 @@ fn uneven(mib: u64, window: u64) -> Undeclared {
     Undeclared::new(&rows, &mbit)
 }
 
+/// Four senders of the whole and a group of as many members as there are rates, of `mib` MiB.
+fn group(mib: u64, senders: &[f64], members: &[f64]) -> Undeclared {
+    let node = |at: usize| at as u32;
+    let senders_rows = (0..senders.len()).map(|at| (RowRole::Sender, node(at), 0, mib * MIB));
+    let members_rows =
+        (0..members.len()).map(|at| (RowRole::Receiver, node(senders.len() + at), 0, mib * MIB));
+    let rows: Vec<_> = senders_rows.chain(members_rows).collect();
+    let mut undeclared = Undeclared::new(&rows, &[senders, members].concat());
+    let receives = |row: &&mut Row| row.role == RowRole::Receiver;
+    let rows = undeclared.rows.iter_mut();
+    rows.filter(receives).for_each(|row| row.group = Some("all".into()));
+    undeclared
+}
+
 /// Senders of the whole at these rates, and a receiver that is as fast as all of them.
 fn replicas(mib: u64, mbit: &[f64]) -> Undeclared {
     let receiver = mbit.len() as u32;
@@ -149,6 +163,41 @@ fn uneven_nodes_come_near_the_bound_although_nobody_declared_a_speed() {
     for (window, least) in [(4, 0.88), (2, 0.93)] {
         let reached = uneven(1600, window).run(1);
         assert!(reached.share > least, "{window} quarters each: {reached:?}");
+    }
+}
+
+#[test]
+fn groups_come_near_the_bound_although_nobody_declared_a_speed() {
+    let uneven = [1000.0, 100.0, 1000.0, 100.0];
+    let fast = [10_000.0];
+    for (mib, senders, members, least) in [
+        (1600, &uneven[..], &uneven[..], 0.92),
+        (400, &uneven, &uneven, 0.68),
+        (1600, &fast, &uneven, 0.97),
+        (64, &fast, &uneven, 0.9),
+        (400, &fast, &[1000.0, 10.0], 0.95),
+        (400, &fast, &[1000.0; 8], 0.95),
+        (400, &[500.0, 500.0], &[1000.0; 4], 0.95),
+    ] {
+        let reached = group(mib, senders, members).run(1);
+        println!("{mib} MiB {senders:?} to {members:?}: {reached:?}");
+        assert!(reached.share > least, "{mib} MiB of {senders:?} to {members:?}: {reached:?}");
+        assert!(reached.wasted < 0.02, "{mib} MiB of {senders:?} to {members:?}: {reached:?}");
+    }
+}
+
+#[test]
+fn groups_of_declared_speeds_come_near_the_bound() {
+    let uneven = [1000.0, 100.0, 1000.0, 100.0];
+    for (mib, senders, least) in [(1600, &uneven[..], 0.9), (400, &[10_000.0], 0.95)] {
+        let mut declared = group(mib, senders, &uneven);
+        for row in &mut declared.rows {
+            let node: usize = row.node.host[1..].parse().expect("hosts are numbered");
+            row.speed = Some(BitRate((declared.mbit[node] * 1e6) as u64));
+        }
+        let reached = declared.run(1);
+        println!("{mib} MiB: {reached:?}");
+        assert!(reached.share > least, "{mib} MiB: {reached:?}");
     }
 }
 

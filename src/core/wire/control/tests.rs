@@ -161,7 +161,7 @@ fn start() -> impl Strategy<Value = Start> {
         peers,
         senders,
         spans,
-        (any::<[u64; 2]>(), any::<bool>(), vec(any::<u32>(), 0..5)),
+        (any::<[u64; 2]>(), any::<bool>(), vec(any::<u32>(), 0..5), option::of(any::<u64>())),
         origins,
     )
         .prop_map(
@@ -170,7 +170,7 @@ fn start() -> impl Strategy<Value = Start> {
                 peers,
                 senders,
                 [spans, holes, relays, kept],
-                ([limit_bytes_per_second, bound_us], forgets, modes),
+                ([limit_bytes_per_second, bound_us], forgets, modes, more_at),
                 origins,
             )| {
                 let segment = |(span, senders)| PlanSegment { span, senders };
@@ -187,6 +187,7 @@ fn start() -> impl Strategy<Value = Start> {
                     origins,
                     forgets,
                     modes,
+                    more_at,
                 }
             },
         )
@@ -264,14 +265,16 @@ fn to_node() -> impl Strategy<Value = ToNode> {
 }
 
 fn to_master() -> impl Strategy<Value = ToMaster> {
-    let rows = vec((any::<bool>(), any::<bool>(), any::<(u64, u32)>()), 0..5);
+    let rows = vec((any::<[bool; 3]>(), any::<(u64, u32)>()), 0..5);
     let more =
         (vec(have(), 0..4), any::<bool>(), vec("[ -~]{0,30}", 0..3), vec(any::<u64>(), 0..9));
     let prepared = (rows, apart(), option::of(error()), more).prop_map(
         |(rows, holes, error, (have, sealed, notes, replicas))| {
             let (rows, of_sources): (Vec<RowState>, Vec<(u64, u32)>) = rows
                 .into_iter()
-                .map(|(shared, kept, of_source)| (RowState { shared, kept }, of_source))
+                .map(|([shared, kept, complete], of_source)| {
+                    (RowState { shared, kept, complete }, of_source)
+                })
                 .unzip();
             let (states, modes) = of_sources.into_iter().unzip();
             Prepared { rows, holes, error, states, have, sealed, notes, replicas, modes }
@@ -280,11 +283,11 @@ fn to_master() -> impl Strategy<Value = ToMaster> {
     prop_oneof![
         prepared.prop_map(ToMaster::Prepared),
         (
-            any::<(u64, u64)>(),
+            any::<[u64; 3]>(),
             vec((0..NODES_MAX as u32, any::<(u64, bool)>()), 0..4),
             vec(any::<u64>(), 0..4)
         )
-            .prop_map(|((received_bytes, sent_bytes), delivered, left)| {
+            .prop_map(|([received_bytes, sent_bytes, missing_bytes], delivered, left)| {
                 let delivered = delivered
                     .into_iter()
                     .map(|(index, (bytes, busy))| SenderDelivery { index, bytes, busy });
@@ -293,6 +296,7 @@ fn to_master() -> impl Strategy<Value = ToMaster> {
                     sent_bytes,
                     delivered: delivered.collect(),
                     left,
+                    missing_bytes,
                 }
             },),
         (vec(landed_segment(), 0..5), stats()).prop_map(|(segments, stats)| {
@@ -610,7 +614,7 @@ fn keys_do_not_show() {
 /// with four senders each.
 #[test]
 fn a_plain_transfer_costs_a_node_one_kibibyte() {
-    let rows = vec![RowState { shared: false, kept: false }];
+    let rows = vec![RowState::default()];
     let prepared = Prepared { rows, ..Prepared::default() };
     let segments = (0..4).map(plain_landed).collect();
     let messages = [
@@ -690,6 +694,7 @@ fn plain_start() -> Start {
         origins,
         forgets: true,
         modes: vec![0o644],
+        more_at: Some(64 << 20),
     }
 }
 

@@ -21,17 +21,18 @@ impl WireMessage for ToMaster {
     fn to_proto(&self) -> proto::ToMaster {
         let kind = match self {
             ToMaster::Prepared(prepared) => proto::ToMasterKind::Prepared(prepared.to_proto()),
-            ToMaster::Progress { received_bytes, sent_bytes, delivered, left } => {
+            ToMaster::Progress { received_bytes, sent_bytes, delivered, left, missing_bytes } => {
                 let pair =
                     |it: &SenderDelivery| [u64::from(it.index) << 1 | u64::from(it.busy), it.bytes];
                 let delivered = delivered.iter().flat_map(pair).collect();
-                let (received_bytes, sent_bytes, left) =
-                    (*received_bytes, *sent_bytes, left.clone());
+                let (received_bytes, sent_bytes, left, missing_bytes) =
+                    (*received_bytes, *sent_bytes, left.clone(), *missing_bytes);
                 proto::ToMasterKind::Progress(proto::Progress {
                     received_bytes,
                     sent_bytes,
                     delivered,
                     left,
+                    missing_bytes,
                 })
             }
             &ToMaster::Comparing { read_bytes } => proto::ToMasterKind::Comparing(read_bytes),
@@ -59,6 +60,7 @@ impl WireMessage for ToMaster {
                 sent_bytes,
                 delivered,
                 left,
+                missing_bytes,
             }) => {
                 within("the segments of a report", left.len(), LEFT_MAX)?;
                 ToMaster::Progress {
@@ -66,6 +68,7 @@ impl WireMessage for ToMaster {
                     sent_bytes,
                     delivered: delivered_of(&delivered)?,
                     left,
+                    missing_bytes,
                 }
             }
             proto::ToMasterKind::Comparing(read_bytes) => ToMaster::Comparing { read_bytes },
@@ -90,7 +93,9 @@ impl WireMessage for Prepared {
             rows: self
                 .rows
                 .iter()
-                .map(|row| u32::from(row.shared) | u32::from(row.kept) << 1)
+                .map(|row| {
+                    u32::from(row.shared) | u32::from(row.kept) << 1 | u32::from(row.complete) << 2
+                })
                 .collect(),
             holes: pairs(&self.holes),
             error: self.error.as_ref().map(WireMessage::to_proto),
@@ -106,7 +111,11 @@ impl WireMessage for Prepared {
     fn from_proto(proto: proto::Prepared) -> Result<Prepared, WireError> {
         within("the rows of a node", proto.rows.len(), ROWS_MAX)?;
         let row_state = |state| match state {
-            0..4 => Ok(RowState { shared: state & 1 == 1, kept: state & 2 == 2 }),
+            0..8 => Ok(RowState {
+                shared: state & 1 == 1,
+                kept: state & 2 == 2,
+                complete: state & 4 == 4,
+            }),
             _ => Err(WireError::Unknown { field: "the state of a row", value: state.into() }),
         };
         within("the states of a node's rows", proto.states.len(), proto.rows.len())?;

@@ -290,6 +290,7 @@ impl WireMessage for Start {
             origins: self.origins.iter().flat_map(|it| [it.origin.who, it.origin.state]).collect(),
             forgets: self.forgets,
             modes: self.modes.clone(),
+            more_at: self.more_at,
         }
     }
 
@@ -309,7 +310,9 @@ impl WireMessage for Start {
         let kept = apart("the ranges of an earlier attempt", &proto.kept)?;
         let origins = origins(&proto.offers, &proto.origins)?;
         within("the modes of a node's rows", proto.modes.len(), ROWS_MAX)?;
-        let proto::Start { epoch, limit_bytes_per_second, bound_us, forgets, modes, .. } = proto;
+        let proto::Start {
+            epoch, limit_bytes_per_second, bound_us, forgets, modes, more_at, ..
+        } = proto;
         Ok(Start {
             epoch,
             peers,
@@ -322,6 +325,7 @@ impl WireMessage for Start {
             origins,
             forgets,
             modes,
+            more_at,
         })
     }
 }

@@ -140,6 +140,7 @@ fn start() -> Start {
         origins: (0..ORIGINS_MAX).map(offered).collect(),
         forgets: true,
         modes: vec![u32::MAX; ROWS_MAX],
+        more_at: Some(u64::MAX),
     }
 }
 
@@ -228,7 +229,7 @@ fn the_largest_answer_to_prepare_fits_one_message() {
     };
     let prepared = Prepared {
         sealed: true,
-        rows: vec![RowState { shared: true, kept: true }; ROWS_MAX],
+        rows: vec![RowState { shared: true, kept: true, complete: true }; ROWS_MAX],
         holes: ranges(HOLES_MAX),
         error: Some(error.missing(ranges(SPANS_MAX))),
         states: vec![u64::MAX; ROWS_MAX],
@@ -283,6 +284,7 @@ fn reports_of_as_many_segments_and_nodes_as_there_may_be_fit_one_message() {
         sent_bytes: u64::MAX,
         delivered,
         left: vec![u64::MAX; LEFT_MAX],
+        missing_bytes: u64::MAX,
     });
     travels(&ToMaster::Report(stats()));
     travels(&QueryAnswer { json: name(STATUS_BYTES_MAX) });

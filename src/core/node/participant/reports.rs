@@ -1,0 +1,34 @@
+//! Reports of a participant to its master: how far it is, and what has landed.
+
+use crate::core::check;
+use crate::core::receiver::scheduler::PieceScheduler;
+use crate::core::units::Span;
+use crate::core::wire::Check;
+use crate::core::wire::control::{CheckValue, LandedSegment, SenderDelivery, ToMaster};
+
+/// Progress of a participant, which has a scheduler once bytes move.
+pub(super) fn progress(scheduler: Option<&PieceScheduler>) -> ToMaster {
+    let extents = scheduler.map(PieceScheduler::extents);
+    let delivered = scheduler.into_iter().flat_map(PieceScheduler::delivered);
+    let delivered =
+        delivered.map(|(node, bytes, busy)| SenderDelivery { index: node.0, bytes, busy });
+    ToMaster::Progress {
+        received_bytes: extents.map_or(0, |it| it.landed_bytes()),
+        sent_bytes: 0,
+        delivered: delivered.collect(),
+        left: extents.map_or(Vec::new(), |it| it.left_of_segments()),
+        missing_bytes: extents.map_or(0, |it| it.missing_bytes()),
+    }
+}
+
+/// Check values of all that has landed.
+pub(super) fn checks(scheduler: &PieceScheduler) -> Vec<(Span, Check)> {
+    scheduler.extents().checks().flat_map(|(_, checks)| checks).collect()
+}
+
+/// Check values of all segments, in one message.
+pub(super) fn landed_segments(scheduler: &PieceScheduler) -> Vec<LandedSegment> {
+    let value = |(span, check)| CheckValue { span, check };
+    let listed = |(span, checks): (_, Vec<_>)| (span, checks.into_iter().map(value).collect());
+    check::within_limits(scheduler.extents().checks().map(listed).collect())
+}

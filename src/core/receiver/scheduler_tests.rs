@@ -386,7 +386,7 @@ fn renew(
 #[test]
 fn a_plan_that_said_it_was_the_last_does_not_grow() {
     let first = source(0, 100, &[(A, 1)]);
-    let mut scheduler = scheduler(&[first.clone()]);
+    let mut scheduler = scheduler(std::slice::from_ref(&first));
     let longer = [first, source(200, 300, &[(A, 1)])];
     assert!(renew(&mut scheduler, &longer, &[], false).is_err());
     assert_eq!(scheduler.extents().left_bytes(), 100);

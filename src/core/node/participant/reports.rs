@@ -1,6 +1,7 @@
 //! Reports of a participant to its master: how far it is, and what has landed.
 
 use crate::core::check;
+use crate::core::receiver::extent_map::ExtentMap;
 use crate::core::receiver::scheduler::PieceScheduler;
 use crate::core::units::Span;
 use crate::core::wire::Check;
@@ -13,11 +14,11 @@ pub(super) fn progress(scheduler: Option<&PieceScheduler>) -> ToMaster {
     let delivered =
         delivered.map(|(node, bytes, busy)| SenderDelivery { index: node.0, bytes, busy });
     ToMaster::Progress {
-        received_bytes: extents.map_or(0, |it| it.landed_bytes()),
+        received_bytes: extents.map_or(0, ExtentMap::landed_bytes),
         sent_bytes: 0,
         delivered: delivered.collect(),
-        left: extents.map_or(Vec::new(), |it| it.left_of_segments()),
-        missing_bytes: extents.map_or(0, |it| it.missing_bytes()),
+        left: extents.map_or(Vec::new(), ExtentMap::left_of_segments),
+        missing_bytes: extents.map_or(0, ExtentMap::missing_bytes),
     }
 }
 

@@ -5,7 +5,7 @@
 //! pieces to flows that have room, steals for flows that run dry, and composes the check values of
 //! what has landed.
 
-mod extent_map;
+pub(crate) mod extent_map;
 mod flow_leases;
 mod lease_limit;
 mod plan_pacing;

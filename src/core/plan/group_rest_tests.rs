@@ -119,7 +119,8 @@ proptest! {
         prop_assert_eq!(union(parts.iter().map(|part| part.segment.span).collect()), vec![span]);
         for part in &parts {
             let Span { start, end } = part.segment.span;
-            let is_line = |at: u64| at.is_multiple_of(BLOCK) || [span.start, span.end, cut].contains(&at);
+            let is_end = |at: u64| [span.start, span.end, cut].contains(&at);
+            let is_line = |at: u64| at.is_multiple_of(BLOCK) || is_end(at);
             prop_assert!(is_line(start) && is_line(end), "{}", part.segment.span);
             prop_assert_eq!(part.segment.receivers.len(), 1);
             let senders = part.segment.senders.iter().map(|it| it.0);

@@ -54,6 +54,7 @@ impl Lab {
         let last = BYTES - 1;
         let rows = format!(
             "id disk\n\
+             option block {MIB}\n\
              writer {from} file:///source 0 0-{last}\n\
              reader {to} file:///copy 0 0-{last}\n"
         );

@@ -110,6 +110,11 @@ impl GroupDealing {
             {
                 member.is_closed |= open.binary_search(node).is_err();
             }
+            if rest.data_bytes() == 0 {
+                // Only zeros are left, and nothing of them moves.
+                first.extend(rest.take_all(&open));
+                continue;
+            }
             for node in open {
                 let target = rest.target_bytes(node) as f64;
                 let part = first_part(target, problem.grid.1 as f64, is_declared);

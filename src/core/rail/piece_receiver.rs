@@ -334,13 +334,19 @@ impl PieceReceiver {
 
     /// Returns what is to be requested next on a flow: a part of a begun piece, or the next piece.
     fn next_request(&mut self, flow: FlowIx) -> Option<Piece> {
-        let state = self.flows.get_mut(&flow)?;
-        let bytes_max = state.parts.bytes_max();
+        let bytes_max = self.flows.get(&flow)?.parts.bytes_max();
         let mut own = self.splits.iter_mut().filter(|(of, _)| *of == flow);
         if let Some(part) = own.find_map(|(_, split)| split.take(bytes_max)) {
             return Some(part);
         }
-        let piece = state.leased.pop_front()?;
+        let piece = loop {
+            let piece = self.flows.get_mut(&flow)?.leased.pop_front()?;
+            // What is out on this flow comes once, though it may be leased again.
+            let is_out = self.flows[&flow].is_out(piece.span);
+            if !is_out && self.split_at(flow, piece.span).is_none() {
+                break piece;
+            }
+        };
         if self.method != CheckMethod::Crc64 || piece.span.bytes() <= bytes_max {
             return Some(piece);
         }
@@ -429,6 +435,12 @@ impl ReceiverFlow {
         self.outstanding() > 0
     }
 
+    /// Returns true if a piece is requested or arriving.
+    fn is_out(&self, piece: Span) -> bool {
+        self.asked.iter().any(|asked| asked.piece.span == piece)
+            || self.arriving.is_some_and(|arriving| arriving.span == piece)
+    }
+
     /// Returns the leased pieces that a fast flow requests within `LEASED_AHEAD`.
     fn leases_ahead(&self, now: Moment, piece_bytes: u64) -> usize {
         let bytes = self.meter.bytes_per_second(now).unwrap_or(0.0) * LEASED_AHEAD.as_secs_f64();
@@ -509,6 +521,17 @@ mod tests {
         assert!((40..80).contains(&rooms), "{rooms}");
         let leased = piece_receiver.flows[&FLOW].leased.len();
         assert!(leased <= 40, "{leased}");
+    }
+
+    /// One copy was split because it had changed, and the other one was taken for a part of it.
+    #[test]
+    fn a_piece_that_is_leased_again_while_it_is_out_is_requested_once() {
+        let mut piece_receiver = piece_receiver();
+        let pieces = vec![piece(0), piece(0), piece(1)];
+        piece_receiver.handle(Moment(1), ReceiverEvent::Lease { flow: FLOW, pieces });
+        let asked: Vec<Piece> =
+            requests(&mut piece_receiver).into_iter().map(|(_, piece)| piece).collect();
+        assert_eq!(asked, [piece(0), piece(1)]);
     }
 
     #[test]

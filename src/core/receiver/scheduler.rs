@@ -322,11 +322,13 @@ impl PieceScheduler {
         let Some(sender) = self.flows.returned(flow, pieces) else { return };
         for piece in pieces {
             let (segment, index) = self.extents.place(piece.span);
+            if self.extents.is_settled_piece(segment, index) || self.flows.is_leased(piece.span) {
+                self.refund(piece.span);
+                continue;
+            }
             // Prefer the flow it was revoked for; the old flow has room too and would just lease it
             // again.
-            if !self.extents.is_settled_piece(segment, index)
-                && !self.lease_to_hungry(now, flow, piece.span, segment)
-            {
+            if !self.lease_to_hungry(now, flow, piece.span, segment) {
                 let run = PieceRun { segment, first: index, end: index + 1 };
                 self.shares.push_back(&self.extents, sender, run);
                 self.refund(piece.span);

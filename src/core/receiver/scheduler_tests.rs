@@ -249,6 +249,24 @@ fn a_transfer_of_which_nothing_gets_through_ends_with_integrity() {
     }
 }
 
+/// The thief gave it back while the late flow still had it: it was leased to that one again, and
+/// came twice.
+#[test]
+fn a_piece_that_is_given_back_while_another_flow_has_it_is_not_leased_again() {
+    let mut scheduler = scheduler(&[source(0, 40, &[(A, 1), (B, 1)])]);
+    scheduler.handle(at(0), SchedulerEvent::Room { flow: FLOW_A, pieces: 2 });
+    scheduler.handle(at(0), SchedulerEvent::Room { flow: FLOW_B, pieces: 2 });
+    for (flow, piece) in leased(&mut scheduler).into_iter().filter(|(flow, _)| *flow == FLOW_B) {
+        land(&mut scheduler, at(1), flow, piece);
+    }
+    scheduler.handle(at(100), SchedulerEvent::Room { flow: FLOW_B, pieces: 2 });
+    let twice = leased(&mut scheduler)[0].1;
+    scheduler.handle(at(101), SchedulerEvent::Returned { flow: FLOW_B, pieces: vec![twice] });
+    scheduler.handle(at(102), SchedulerEvent::Room { flow: FLOW_A, pieces: 9 });
+    let again = leased(&mut scheduler);
+    assert!(again.iter().all(|(_, piece)| piece.span != twice.span), "{again:?}");
+}
+
 /// Where only relays are left and none of them has the pieces, each of them refuses each piece:
 /// under a low limit that took longer than a stall.
 #[test]

@@ -260,7 +260,7 @@ impl PieceScheduler {
 
     /// Returns the moment at which `Tick` is due.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
-        let due = [self.look_again, self.rail_pairs.poll_timeout()].into_iter().flatten().min();
+        let due = self.look_again.into_iter().chain(self.rail_pairs.poll_timeout()).min();
         due.filter(|_| !self.settled)
     }
 
@@ -322,16 +322,16 @@ impl PieceScheduler {
         let Some(sender) = self.flows.returned(flow, pieces) else { return };
         for piece in pieces {
             let (segment, index) = self.extents.place(piece.span);
-            if self.extents.is_settled_piece(segment, index) || self.flows.is_leased(piece.span) {
-                self.refund(piece.span);
+            let is_settled = self.extents.is_settled_piece(segment, index);
+            let is_needed = !is_settled && !self.flows.is_leased(piece.span);
+            // The flow that gave it back has room, too, and would just lease it again.
+            if is_needed && self.lease_to_hungry(now, flow, piece.span, segment) {
                 continue;
             }
-            // Prefer the flow it was revoked for; the old flow has room too and would just lease it
-            // again.
-            if !self.lease_to_hungry(now, flow, piece.span, segment) {
+            self.refund(piece.span);
+            if is_needed {
                 let run = PieceRun { segment, first: index, end: index + 1 };
                 self.shares.push_back(&self.extents, sender, run);
-                self.refund(piece.span);
             }
         }
         if !pieces.is_empty() {
@@ -343,10 +343,7 @@ impl PieceScheduler {
     /// it. Returns false if there is none.
     fn lease_to_hungry(&mut self, now: Moment, from: FlowIx, span: Span, segment: u32) -> bool {
         let hungry = self.flows.hungry_for(from, segment, &self.extents);
-        if let Some(flow) = hungry {
-            self.lease(now, flow, vec![Piece { span, stolen: true }]);
-        }
-        hungry.is_some()
+        hungry.map(|flow| self.lease(now, flow, vec![Piece { span, stolen: true }])).is_some()
     }
 
     fn lease(&mut self, now: Moment, flow: FlowIx, pieces: Vec<Piece>) {

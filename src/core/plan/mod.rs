@@ -19,7 +19,7 @@
 //! take over work.
 //!
 //! The parts of a group are targets where speeds are not known: [`GroupRest`] has what no member
-//! owns yet, and [`next_part`] says how much of it a member gets next.
+//! owns yet, and [`next_part()`] says how much of it a member gets next.
 
 mod balance;
 pub(crate) mod bound;

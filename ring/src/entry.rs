@@ -8,6 +8,7 @@ use std::ops::Range;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{opcode, types};
 
+use crate::files::INT_BYTES;
 use crate::op::RingOp;
 use crate::slots::Slot;
 
@@ -59,13 +60,13 @@ pub(crate) fn build(op: &RingOp, context: &EntryContext) -> Entry {
     if context.fixed_file { entry.flags(Flags::FIXED_FILE) } else { entry }
 }
 
-/// Builds the setting of a low-water mark on a file of the kernel's table. It completes silently.
-pub(crate) fn set_recv_lowat(file: u32, bytes: &libc::c_int) -> Entry {
+/// Builds the setting of a socket's low-water mark. `file` is a descriptor, or with
+/// [`Flags::FIXED_FILE`] an index in the ring's file table. The kernel reads `bytes` when the entry
+/// is submitted.
+pub(crate) fn set_recv_lowat(file: i32, bytes: &libc::c_int) -> Entry {
     let (level, name) = (libc::SOL_SOCKET.cast_unsigned(), libc::SO_RCVLOWAT.cast_unsigned());
     let value = std::ptr::from_ref(bytes).cast();
-    let size = size_of::<libc::c_int>() as u32;
-    let set = opcode::SetSockOpt::new(types::Fixed(file), level, name, value, size).build();
-    set.flags(Flags::SKIP_SUCCESS)
+    opcode::SetSockOpt::new(types::Fd(file), level, name, value, INT_BYTES).build()
 }
 
 /// Builds a read. `READ_FIXED` saves the kernel the lookup and pinning of pages; `READ` returns the

@@ -57,7 +57,8 @@ struct FileEntry {
 /// Default limit on the descriptors of a process (`fs.nr_open`).
 const FILES_MAX: u32 = 1 << 20;
 
-const INT_BYTES: libc::socklen_t = size_of::<libc::c_int>() as libc::socklen_t;
+/// Size of the value of a socket option that is an int.
+pub(crate) const INT_BYTES: libc::socklen_t = size_of::<libc::c_int>() as libc::socklen_t;
 
 impl FileTable {
     pub(crate) fn new(capacity: u32) -> Self {

@@ -5,12 +5,11 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use io_uring::{IoUring, opcode, squeue, types};
+use io_uring::{IoUring, squeue};
 use nix::errno::Errno;
 
+use crate::entry;
 use crate::slots::{SlotMapping, SlotPool};
-
-const INT_BYTES: u32 = size_of::<libc::c_int>() as u32;
 
 /// Delivery of completions by the kernel, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,10 +76,7 @@ pub(crate) fn allow_blocking(ring: &IoUring, blocking: u32) {
 pub(crate) fn sets_options(ring: &mut IoUring, ignored_key: u64) -> bool {
     static ONE: libc::c_int = 1;
     let Ok((socket, _peer)) = UnixStream::pair() else { return false };
-    let (level, name) = (libc::SOL_SOCKET.cast_unsigned(), libc::SO_RCVLOWAT.cast_unsigned());
-    let (file, value, size) = (types::Fd(socket.as_raw_fd()), &raw const ONE, INT_BYTES);
-    let entry = opcode::SetSockOpt::new(file, level, name, value.cast(), size).build();
-    let entry = entry.user_data(ignored_key);
+    let entry = entry::set_recv_lowat(socket.as_raw_fd(), &ONE).user_data(ignored_key);
     // SAFETY: the value outlives the entry: it is static.
     if unsafe { ring.submission().push(&entry) }.is_err() {
         return false;

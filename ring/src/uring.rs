@@ -205,9 +205,12 @@ impl Uring {
         self.make_room()?;
         let value = &mut self.recv_lowats[id.index() as usize];
         *value = bytes;
-        let entry = entry::set_recv_lowat(id.index(), value).user_data(KEY_NONE);
-        // SAFETY: the kernel reads the value when it takes the entry in. Its memory is on the heap
-        // and belongs to the ring, which is declared before it and so closed before it is freed.
+        let entry = entry::set_recv_lowat(id.index().cast_signed(), value)
+            .flags(squeue::Flags::FIXED_FILE | squeue::Flags::SKIP_SUCCESS)
+            .user_data(KEY_NONE);
+        // SAFETY: the kernel reads the value when the entry is submitted, and not later. The value
+        // is on the heap, where nothing moves it, and it is freed after the ring is closed, because
+        // fields are dropped in the order of their declarations.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         pushed.expect("room has been made");
         Ok(true)

@@ -351,8 +351,8 @@ impl ReceivingRail {
         self.slots.give_back(slot);
         self.drained(transfer);
         self.land_parked();
-        let owes = self.transfers.get(&transfer).is_some_and(|it| it.receiver.owes());
-        if self.slots.held_by(transfer) == 0 && !owes {
+        let owes = || self.transfers.get(&transfer).is_some_and(|it| it.receiver.owes());
+        if self.slots.held_by(transfer) == 0 && !owes() {
             // No piece of this transfer is about to land. Those of others may hang.
             self.reports.hurry();
         }

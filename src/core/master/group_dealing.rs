@@ -232,8 +232,8 @@ impl GroupDealing {
         let rest = &mut self.rests[at];
         let lacks_sender = self.members.values().any(|member| member.missing_bytes > 0);
         let has_many = self.members[&node].part_count >= PARTS_MAX;
-        // What cannot land makes no difference to speeds, and who cannot have all ends soonest with
-        // all that it can have.
+        // Where a range has lost its senders, speeds no longer decide when the group ends. A member
+        // with many parts gets no more messages. Either way the rest is dealt at once.
         if lacks_sender || has_many {
             return rest.take_all(able);
         }

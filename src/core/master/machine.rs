@@ -415,7 +415,7 @@ impl MasterMachine {
                         awaited.insert(node);
                     }
                 }
-                // What answers now is told nothing any more.
+                // An answer that comes now has nobody to go to: the transfer is over.
                 LinkStage::Meeting | LinkStage::Broken(_) => {
                     link.stage = LinkStage::Gone;
                     self.actions.push_back(MasterAction::Drop { node });

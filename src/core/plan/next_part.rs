@@ -28,7 +28,7 @@ const EARLY_BLOCKS: f64 = 4.0;
 /// The first part is not above this part of the planned one.
 const FIRST_PART: f64 = 0.5;
 
-/// What is known of a member.
+/// Progress of a member, by its last report.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub(crate) struct MemberProgress {
     /// Bytes that it owns, and that have not landed.

@@ -341,7 +341,7 @@ impl PieceReceiver {
         }
         let piece = loop {
             let piece = self.flows.get_mut(&flow)?.leased.pop_front()?;
-            // What is out on this flow comes once, though it may be leased again.
+            // A piece may be leased to this flow again while it is out: it is requested once.
             let is_out = self.flows[&flow].is_out(piece.span);
             if !is_out && self.split_at(flow, piece.span).is_none() {
                 break piece;

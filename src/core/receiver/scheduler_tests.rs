@@ -267,8 +267,8 @@ fn a_piece_that_is_given_back_while_another_flow_has_it_is_not_leased_again() {
     assert!(again.iter().all(|(_, piece)| piece.span != twice.span), "{again:?}");
 }
 
-/// Where only relays are left and none of them has the pieces, each of them refuses each piece:
-/// under a low limit that took longer than a stall.
+/// Each refusal waited for the limit. Relays that all lacked the same pieces, after their origin
+/// was lost, took longer to find that out than a stall may last.
 #[test]
 fn pieces_that_are_refused_cost_a_limit_nothing() {
     let mut scheduler = scheduler(&[source(0, 1000, &[(A, 1), (B, 1)])]);

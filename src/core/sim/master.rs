@@ -31,7 +31,7 @@ pub(super) struct SimMaster {
     machine: MasterMachine,
     fate: MasterFate,
     links: Vec<SimLink>,
-    /// What the plan has given to each node, as it was told last.
+    /// Ranges of the plan that each node was told last.
     owned: Vec<Vec<Span>>,
 }
 
@@ -150,7 +150,8 @@ impl SimMaster {
         }
     }
 
-    /// What a node was given stays with it, and no two members of a group are given a byte.
+    /// Checks that a node keeps the ranges that it was given, and that no byte of a group is given
+    /// to two members.
     ///
     /// # Panics
     /// If that is not so.

@@ -268,7 +268,7 @@ pub(super) fn header_received(
     header_event(flow, &buffer.as_slice()[..FRAME_BYTES])
 }
 
-/// What a header says.
+/// Event of a header: the frame in it, or a broken flow where it is none.
 fn header_event(flow: FlowPlace, header: &[u8]) -> RailEvent {
     match Frame::decode(header) {
         Ok(frame) => RailEvent::Header { flow, frame },

@@ -24,7 +24,8 @@ pub(super) struct BufferedSocket {
     sent: usize,
     /// Nothing more will be queued: half-close after the last byte.
     closing: bool,
-    /// Each half-close is an event of its own on the socket: a second one would follow the first.
+    /// The sending half is closed. It is closed once: each time is an event on the socket, and each
+    /// event is a flush.
     is_half_closed: bool,
 }
 

@@ -90,7 +90,8 @@ pub(crate) trait SimDisk {
     fn confirm(&mut self) {}
 
     /// Leaves what has landed to another attempt, or removes it, where it `forgets` in any case.
-    fn discard(&mut self, _forgets: bool) {}
+    /// A node that `departs` does so before its master has ended the transfer.
+    fn discard(&mut self, _forgets: bool, _departs: bool) {}
 
     /// The process is gone: what it had open is closed as it is.
     fn crash(&mut self) {}

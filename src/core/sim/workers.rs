@@ -87,15 +87,15 @@ impl SimJob {
                 JobAnswer::Committed(disk.commit(*landed_everywhere, checks))
             }
             NodeJob::Leave { forgets } => {
-                disk.discard(*forgets);
+                disk.discard(*forgets, false);
                 JobAnswer::Left
             }
             NodeJob::Clear(ClearMode::Confirm) => {
                 disk.confirm();
                 JobAnswer::Cleared(Ok(()))
             }
-            NodeJob::Clear(ClearMode::Discard { forgets }) => {
-                disk.discard(*forgets);
+            NodeJob::Clear(ClearMode::Discard { forgets, departs }) => {
+                disk.discard(*forgets, *departs);
                 JobAnswer::Cleared(Ok(()))
             }
             NodeJob::Confirm => {

@@ -71,6 +71,8 @@ pub(crate) enum DestinationEvent {
     Confirm,
     /// The transfer has ended without this destination, or its owner was dropped.
     Discard,
+    /// This node leaves a transfer that its master has not ended: others may still prepare.
+    Depart,
     /// Answer to [`DestinationAction::Weigh`].
     Weighed(Remains),
 }
@@ -155,6 +157,7 @@ impl DestinationEvent {
             DestinationEvent::NameRefused
             | DestinationEvent::Confirm
             | DestinationEvent::Discard
+            | DestinationEvent::Depart
             | DestinationEvent::Weighed(_) => true,
             DestinationEvent::MakeRoom
             | DestinationEvent::Begin { .. }
@@ -194,6 +197,9 @@ impl DestinationState {
 
 /// Reaction of a destination to an event; `None` where the event cannot come in that state.
 pub(crate) fn step(terms: WriterTerms, state: State, event: Event) -> Option<DestinationStep> {
+    if event == Event::Depart {
+        return depart(terms, state);
+    }
     match state {
         State::Fresh | State::Resumed | State::Replacing if !terms.is_follower() => {
             before_begin(terms, state, event)
@@ -224,6 +230,18 @@ pub(crate) fn step(terms: WriterTerms, state: State, event: Event) -> Option<Des
     }
 }
 
+/// A leader that leaves before the attempt has begun leaves its token there. A node that prepares
+/// after it would otherwise take the path for a file of its own, and name it with its own part.
+fn depart(terms: WriterTerms, state: State) -> Option<DestinationStep> {
+    match (terms.role, state) {
+        (WriterRole::Leader, State::Fresh | State::Resumed | State::Replacing) => {
+            Some(to(State::Releasing, &[Do::Flush, Do::RecordLeaving, Do::Weigh]))
+        }
+        (WriterRole::Leader, State::Complete) => Some(to(State::Kept, &[])),
+        _ => step(terms, state, Event::Discard),
+    }
+}
+
 /// A file that is open for writing, and whose journal has not begun.
 fn before_begin(terms: WriterTerms, state: State, event: Event) -> Option<DestinationStep> {
     let role = terms.role;
@@ -243,7 +261,7 @@ fn before_begin(terms: WriterTerms, state: State, event: Event) -> Option<Destin
         }
         Event::NameRefused | Event::Discard => to(State::Releasing, release(role)),
         Event::Confirm => to(state, confirm(role)),
-        Event::Weighed(_) => return None,
+        Event::Depart | Event::Weighed(_) => return None,
     })
 }
 
@@ -256,7 +274,7 @@ fn writing(terms: WriterTerms, state: State, event: Event) -> Option<Destination
         Event::NameRefused if terms.is_follower() => return None,
         Event::NameRefused | Event::Discard => to(State::Releasing, release(role)),
         Event::Confirm => to(state, confirm(role)),
-        Event::MakeRoom | Event::Begin { .. } | Event::Weighed(_) => return None,
+        Event::MakeRoom | Event::Begin { .. } | Event::Depart | Event::Weighed(_) => return None,
     })
 }
 
@@ -281,7 +299,7 @@ fn complete(terms: WriterTerms, event: Event) -> Option<DestinationStep> {
         Event::NameRefused | Event::Discard => to(State::Kept, &[]),
         // The master ends a transfer whose names it never asked for.
         Event::Confirm => to(state, &[]),
-        Event::Weighed(_) => return None,
+        Event::Depart | Event::Weighed(_) => return None,
     })
 }
 
@@ -296,7 +314,7 @@ fn joined_complete(event: Event) -> Option<DestinationStep> {
         Event::Commit => to(state, &[Do::Sync]),
         Event::Confirm => to(state, &[Do::RemoveJournal]),
         Event::Discard => to(State::Kept, &[]),
-        Event::NameRefused | Event::Weighed(_) => return None,
+        Event::NameRefused | Event::Depart | Event::Weighed(_) => return None,
     })
 }
 
@@ -311,6 +329,7 @@ fn written(event: Event) -> Option<DestinationStep> {
         | Event::Begin { .. }
         | Event::Commit
         | Event::NameRefused
+        | Event::Depart
         | Event::Weighed(_) => return None,
     })
 }
@@ -328,6 +347,7 @@ fn named(terms: WriterTerms, state: State, event: Event) -> Option<DestinationSt
         | Event::Begin { .. }
         | Event::Commit
         | Event::NameRefused
+        | Event::Depart
         | Event::Weighed(_) => return None,
     })
 }
@@ -368,6 +388,7 @@ fn given_up(terms: WriterTerms, state: State, event: Event) -> Option<Destinatio
         | Event::Begin { .. }
         | Event::Commit
         | Event::NameRefused
+        | Event::Depart
         | Event::Weighed(_) => return None,
     })
 }
@@ -384,7 +405,7 @@ fn no_file(state: State, event: Event) -> Option<DestinationStep> {
             to(State::Removed, &[Do::RemoveRegion])
         }
         Event::NameRefused | Event::Discard => to(State::Removed, &[]),
-        Event::Weighed(_) => return None,
+        Event::Depart | Event::Weighed(_) => return None,
     })
 }
 

@@ -32,7 +32,7 @@ const STATES: [DestinationState; 17] = [
     DestinationState::Null,
 ];
 
-const PLAIN_EVENTS: [(&str, DestinationEvent); 8] = [
+const PLAIN_EVENTS: [(&str, DestinationEvent); 9] = [
     ("MakeRoom", DestinationEvent::MakeRoom),
     ("Begin(whole)", DestinationEvent::Begin { is_whole: true }),
     ("Begin(part)", DestinationEvent::Begin { is_whole: false }),
@@ -41,6 +41,7 @@ const PLAIN_EVENTS: [(&str, DestinationEvent); 8] = [
     ("NameRefused", DestinationEvent::NameRefused),
     ("Confirm", DestinationEvent::Confirm),
     ("Discard", DestinationEvent::Discard),
+    ("Depart", DestinationEvent::Depart),
 ];
 
 fn terms(role: WriterRole, overwrite: bool) -> WriterTerms {

@@ -72,8 +72,14 @@ impl FileWorkers {
             let root = StoreRoot::open(&root)?.allowing(allowed);
             let mut reading = ReadProgress::new(&mut tell, &quits);
             let mut opened = prepare::open(&root, &prepare, rails, &mut reading)?;
-            replicas::compare(&mut opened, &prepare, &mut reading)?;
-            Ok(Box::new(opened))
+            match replicas::compare(&mut opened, &prepare, &mut reading) {
+                Ok(()) => Ok(Box::new(opened)),
+                Err(error) => {
+                    let files = &opened.transfer_files;
+                    files.sinks.iter().for_each(|sink| prepare::discard(sink, false, false));
+                    Err(error)
+                }
+            }
         };
         self.workers
             .run(Some(transfer), work, move |result| InboxEvent::Opened { transfer, result });
@@ -139,14 +145,15 @@ fn carry_out_job(files: &TransferFiles, job: NodeJob, elected: &[bool]) -> JobAn
             JobAnswer::Committed(prepare::commit(files, elected, landed_everywhere, &checks))
         }
         NodeJob::Leave { forgets } => {
-            files.sinks.iter().for_each(|sink| prepare::discard(sink, forgets));
+            files.sinks.iter().for_each(|sink| prepare::discard(sink, forgets, false));
             JobAnswer::Left
         }
         NodeJob::Clear(mode) => {
             match mode {
                 ClearMode::Confirm => files.sinks.iter().for_each(Sink::confirm),
-                ClearMode::Discard { forgets } => {
-                    files.sinks.iter().for_each(|sink| prepare::discard(sink, forgets));
+                ClearMode::Discard { forgets, departs } => {
+                    let discard = |sink| prepare::discard(sink, forgets, departs);
+                    files.sinks.iter().for_each(discard);
                 }
             }
             // A source that was written to meanwhile may have been sent half old, half new.

@@ -222,6 +222,14 @@ pub(super) fn exists(path: &Path) -> Error {
         .remedy("use --overwrite to replace it")
 }
 
+/// The file is complete, and what is wanted of it now is not all what was wanted then.
+pub(super) fn is_otherwise(path: &Path) -> Error {
+    let shown = path.display();
+    let what = "it was completed by an earlier attempt, and not all of it is still good";
+    Error::new(Code::Data, format!("{shown} exists: {what}"))
+        .remedy("use --overwrite to replace it")
+}
+
 /// Remedy for something that this program does not touch, or cannot.
 pub(super) const REMOVE: &str = "remove it, or name another directory";
 

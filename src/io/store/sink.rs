@@ -3,8 +3,8 @@
 //! All rows of one node that name the same data share one sink. The order of calls:
 //! [`Sink::prepare`], then [`Sink::begin`], [`Sink::zero`] for holes and [`Sink::preallocate`] for
 //! the rest, then the rails write, then [`Sink::sync`] and [`Sink::commit`], and at the end
-//! [`Sink::confirm`]. A sink that is dropped before its commit leaves what another attempt can
-//! continue from, or nothing.
+//! [`Sink::confirm`]. A sink that is discarded or dropped before its commit leaves what another
+//! attempt can continue from, or nothing.
 //!
 //! Several nodes may write one path. The leader prepares first and commits last, when all others
 //! have synced. Each keeps a journal of its own part, and the last one that leaves removes what
@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use nix::errno::Errno;
 
 use super::destination_file::DestinationFile;
-use super::destination_path::DestinationPath;
+use super::destination_path::{DestinationPath, is_otherwise};
 use super::fault::fault;
 use super::journal::JournalRecord;
 use super::journal_file::{FoundJournal, JournalDoubt, JournalFile, NewJournal};
@@ -122,8 +122,8 @@ impl Sink {
             WriterTerms { role, resumes: options.keep.is_some(), overwrite: transfer.overwrite };
         let state = Mutex::new(state);
         let sink = Sink { target, terms, transfer, attempt, bytes: file_bytes, state };
-        // An error drops the sink, and that removes what was made.
-        sink.handle(DestinationEvent::MakeRoom, ReusedRanges::default())?;
+        let made = sink.handle(DestinationEvent::MakeRoom, ReusedRanges::default());
+        made.inspect_err(|_| sink.discard(false))?;
         Ok(sink)
     }
 
@@ -283,13 +283,16 @@ impl Sink {
 
     /// Gives up what is not complete: removes it, unless another attempt can continue from it. The
     /// last of several nodes does it for all.
-    pub(crate) fn discard(&self) {
+    ///
+    /// A node that `departs` leaves a transfer that its master has not ended: other nodes may still
+    /// find out whether they share the file.
+    pub(crate) fn discard(&self, departs: bool) {
+        let event = if departs { DestinationEvent::Depart } else { DestinationEvent::Discard };
         // A panic between two calls leaves the destination in no state that could be trusted.
-        if self.state.is_poisoned() {
-            return;
+        if !self.state.is_poisoned() {
+            // A removal that fails has no one to tell; the next attempt replaces what is left.
+            let _ = self.handle(event, ReusedRanges::default());
         }
-        // A removal that fails has no one to tell; the next attempt replaces what is left.
-        let _ = self.handle(DestinationEvent::Discard, ReusedRanges::default());
     }
 
     /// The process is gone: what lies there stays as it is.
@@ -487,14 +490,7 @@ impl Sink {
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        self.discard();
+        // The process ends, or the node that opened it.
+        self.discard(true);
     }
-}
-
-/// The file is complete, and what is wanted of it now is not all what was wanted then.
-fn is_otherwise(path: &Path) -> Error {
-    let shown = path.display();
-    let what = "it was completed by an earlier attempt, and not all of it is still good";
-    Error::new(Code::Data, format!("{shown} exists: {what}"))
-        .remedy("use --overwrite to replace it")
 }

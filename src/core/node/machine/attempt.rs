@@ -63,6 +63,8 @@ pub(super) struct Attempt {
     pub(super) receives: bool,
     /// True if landed ranges must not be resumed.
     pub(super) forgets: bool,
+    /// True once the master has ended the attempt. A node may end it before.
+    pub(super) is_dismissed: bool,
     /// Result of the last check that its sources are unchanged.
     pub(super) sources: Result<(), Error>,
     /// Error that it fails with, for the log.
@@ -100,6 +102,7 @@ impl Attempt {
             draining: BTreeSet::new(),
             receives: prepare.rows.iter().any(|row| row.role == RowRole::Receiver),
             forgets: false,
+            is_dismissed: false,
             sources: Ok(()),
             failure: None,
             names: BTreeMap::new(),
@@ -182,7 +185,7 @@ impl Attempt {
     pub(super) fn give_up(&mut self, now: Moment, reason: &str) {
         self.channel.give_up();
         let cancel = ToNode::Cancel { reason: reason.into(), forgets: false };
-        self.handle(now, ParticipantEvent::Master(cancel));
+        self.pass_on(now, ParticipantEvent::Master(cancel));
     }
 
     /// The master comes back on a new session, and has `heard` so many messages. Returns the
@@ -227,14 +230,17 @@ impl Attempt {
 
     /// Hands an event to the participant, and takes in what it wants.
     pub(super) fn handle(&mut self, now: Moment, event: ParticipantEvent) {
+        self.is_dismissed |= is_end(&event);
+        self.pass_on(now, event);
+    }
+
+    fn pass_on(&mut self, now: Moment, event: ParticipantEvent) {
         let Some(participant) = &mut self.participant else { return };
         if let ParticipantEvent::Master(ToNode::Cancel { reason, forgets }) = &event {
             self.failure.get_or_insert_with(|| Error::new(Code::Cancelled, reason));
             self.forgets |= forgets;
         }
-        let is_end =
-            matches!(event, ParticipantEvent::Master(ToNode::Cancel { .. } | ToNode::Finish));
-        if is_end && participant.state() == ParticipantState::Preparing {
+        if is_end(&event) && participant.state() == ParticipantState::Preparing {
             self.actions.push_back(NodeAction::Quit { transfer: self.ix });
         }
         participant.handle(now, event);
@@ -258,4 +264,9 @@ impl Attempt {
         let name = self.names.get(&peer);
         error.at(name.cloned().unwrap_or_else(|| format!("node {}", peer.0)))
     }
+}
+
+/// Returns true for a message that ends an attempt.
+fn is_end(event: &ParticipantEvent) -> bool {
+    matches!(event, ParticipantEvent::Master(ToNode::Cancel { .. } | ToNode::Finish))
 }

@@ -58,8 +58,8 @@ impl Attempt {
             }
             Wants::Confirm => self.confirm(now),
             Wants::Discard => {
-                let forgets = self.forgets;
-                self.clear(now, ClearMode::Discard { forgets });
+                let (forgets, departs) = (self.forgets, !self.is_dismissed);
+                self.clear(now, ClearMode::Discard { forgets, departs });
             }
             Wants::Tell(message) => self.tell(message),
             Wants::End => self.end(),

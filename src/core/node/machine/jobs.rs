@@ -39,8 +39,9 @@ pub(crate) enum NodeJob {
 pub(crate) enum ClearMode {
     /// All is complete: how it came to be is forgotten.
     Confirm,
-    /// Files without a final name are left to another attempt, or removed if it `forgets`.
-    Discard { forgets: bool },
+    /// Files without a final name are left to another attempt, or removed if it `forgets`. A node
+    /// that `departs` does so before its master has ended the transfer.
+    Discard { forgets: bool, departs: bool },
 }
 
 /// A worker's answer.

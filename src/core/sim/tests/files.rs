@@ -203,8 +203,8 @@ impl SimDisk for Files {
         self.sinks().iter().for_each(Sink::confirm);
     }
 
-    fn discard(&mut self, forgets: bool) {
-        self.sinks().iter().for_each(|sink| prepare::discard(sink, forgets));
+    fn discard(&mut self, forgets: bool, departs: bool) {
+        self.sinks().iter().for_each(|sink| prepare::discard(sink, forgets, departs));
     }
 
     fn crash(&mut self) {

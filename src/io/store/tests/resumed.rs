@@ -95,6 +95,7 @@ fn what_is_left_to_another_attempt_is_left_without_a_token() {
     let sink = leader(1);
     sink.begin(kept(&[]), false).unwrap();
     land(&sink, record(0, 10_000), b'a');
+    sink.discard(false);
     drop(sink);
     assert_eq!(names(home.path()), [".x.cep-ab12", ".x.cep-ab12.journal"]);
     let sink = leader(2);
@@ -105,6 +106,7 @@ fn what_is_left_to_another_attempt_is_left_without_a_token() {
     // An attempt that finds all complete and ends before it begins.
     let sink = leader(3);
     assert!(sink.is_named(), "and nobody writes to it again");
+    sink.discard(false);
     drop(sink);
     assert_eq!(names(home.path()), [".x.cep-ab12.journal", "x"]);
 }
@@ -326,7 +328,7 @@ fn the_partial_file_of_another_transfer_beside_it_is_mentioned_once() {
 fn a_worker_that_comes_after_the_cancel_is_told_that_the_destination_was_given_up() {
     let home = directory();
     let sink = open(home.path(), 1);
-    sink.discard();
+    sink.discard(false);
     assert_eq!(sink.begin(kept(&[]), false).unwrap_err().code, Code::Cancelled);
     assert_eq!(sink.commit().unwrap_err().code, Code::Cancelled);
     assert_eq!(names(home.path()), [""; 0]);

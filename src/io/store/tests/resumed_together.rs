@@ -136,7 +136,7 @@ fn a_file_that_they_have_completed_is_found_complete_by_each_and_keeps_its_name(
         let sinks = open(home.path(), attempt);
         assert!(sinks.iter().all(|sink| sink.is_named() && sink.doubt().is_none()));
         // The attempt fails before it begins.
-        drop(sinks);
+        sinks.iter().for_each(|sink| sink.discard(false));
         assert_eq!(names(home.path()), [FIRST, FOLLOWERS, "x"]);
     }
     let [leader, follower] = open(home.path(), 4);
@@ -172,7 +172,8 @@ fn a_file_that_they_have_completed_is_not_written_to_again_by_any_of_them() {
         "{}",
         error.message
     );
-    drop([leader, follower]);
+    follower.discard(false);
+    leader.discard(false);
     assert_eq!(names(home.path()), [FIRST, FOLLOWERS, "x"]);
     // With --overwrite they write another file beside it.
     let options = |role| overwriting(SinkOptions { role, ..keeping(3) });
@@ -188,7 +189,8 @@ fn a_file_that_they_have_completed_is_not_written_to_again_by_any_of_them() {
     leader.commit().unwrap();
     assert_eq!(fs::read(home.path().join("x")).unwrap(), [3; BYTES as usize]);
     leader.confirm();
-    drop([leader, follower]);
+    follower.discard(false);
+    leader.discard(false);
     assert_eq!(names(home.path()), ["x"]);
 }
 
@@ -251,6 +253,7 @@ fn a_file_that_another_attempts_node_still_writes_is_not_gone_on_with() {
     land(&old, record(HALF + 7000, 1000), 9);
     drop(old);
     assert!(names(home.path()).contains(&PARTIAL.to_owned()), "the new one's");
+    new.discard(false);
     drop(new);
     assert!(names(home.path()).is_empty(), "{:?}", names(home.path()));
 }

@@ -68,8 +68,24 @@ fn the_leader_cleans_up_for_all() {
     let follower = prepare(home.path(), "/x", 5, &as_(WriterRole::Follower(7))).unwrap();
     drop(follower);
     assert_eq!(names(home.path()).len(), 2);
+    leader.discard(false);
     drop(leader);
     assert!(names(home.path()).is_empty());
+}
+
+/// The follower found no token, took the path for a file of its own, and named it with its part.
+#[test]
+fn a_file_whose_leader_has_left_is_not_taken_for_the_followers_own() {
+    let home = directory();
+    let leader = prepare(home.path(), "/x", 5, &as_(WriterRole::Leader)).unwrap();
+    // The process ends while its master is out of reach.
+    drop(leader);
+    let error = prepare(home.path(), "/x", 10, &as_(WriterRole::Follower(7))).unwrap_err();
+    assert_eq!(error.message, "the node that makes /x has given it up");
+    // The next attempt removes the token.
+    let leader = prepare(home.path(), "/x", 5, &as_(WriterRole::Leader)).unwrap();
+    leader.commit().unwrap();
+    assert_eq!(names(home.path()), ["x"]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -347,6 +348,10 @@ fn the_report_has_every_field_of_the_contract() {
     for field in ["seconds", "wall_seconds", "gbit_per_s", "bound_seconds"] {
         assert!(report[field].is_f64(), "{field}: {report}");
     }
+    let phases = report["phases"].as_object().unwrap();
+    let whole: f64 = phases.values().map(|part| part.as_f64().unwrap()).sum();
+    let wall = report["wall_seconds"].as_f64().unwrap();
+    assert!((whole - wall).abs() <= 1e-6 * wall, "{report}");
     assert!(report["error"].is_null());
     let node = &report["nodes"][0];
     assert_eq!((node["name"].as_str(), node["role"].as_str()), (Some("a:7001"), Some("sender")));
@@ -496,6 +501,8 @@ fn two_threads_of_one_nic_move_real_bytes_and_count_as_one_nic() {
 
     // An endless transfer, until both threads of both nodes have been seen at work.
     rows("pattern:1", "null:", (1 << 42) - 1);
+    let nodes = [&from, &to].map(|node| (node.pid(), rail_ticks(node.pid())));
+    let busy = || nodes.each_ref().map(|(pid, before)| busy_rails(*pid, before));
     let mut endless = support::cep_fast(&["run", "--progress", "never"]);
     let child = endless
         .arg(&spec)
@@ -505,13 +512,8 @@ fn two_threads_of_one_nic_move_real_bytes_and_count_as_one_nic() {
         .spawn()
         .unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
-    while busy_rails(from.pid()) < 2 || busy_rails(to.pid()) < 2 {
-        assert!(
-            Instant::now() < deadline,
-            "{} and {} threads at work",
-            busy_rails(from.pid()),
-            busy_rails(to.pid())
-        );
+    while busy().iter().any(|threads| *threads < 2) {
+        assert!(Instant::now() < deadline, "{:?} threads at work", busy());
         std::thread::yield_now();
     }
     let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
@@ -519,18 +521,24 @@ fn two_threads_of_one_nic_move_real_bytes_and_count_as_one_nic() {
     assert_eq!(code(&support::end_of(child)), 130);
 }
 
-/// Returns the number of rail threads of process `pid` that have worked for a tenth of a second:
-/// more than starting one takes.
-fn busy_rails(pid: u32) -> usize {
-    let worked = |task: fs::DirEntry| {
+/// Returns the ticks of 10 ms that each rail thread of process `pid` has worked, by its number.
+fn rail_ticks(pid: u32) -> BTreeMap<String, u64> {
+    let ticks = |task: fs::DirEntry| {
         let stat = fs::read_to_string(task.path().join("stat")).ok()?;
         let (head, fields) = stat.rsplit_once(") ")?;
         let fields: Vec<&str> = fields.split(' ').collect();
-        // The 14th and 15th field of all: ticks of 10 ms in user and system mode.
+        // The 14th and 15th field of all: user and system mode.
         let ticks: u64 = fields[11].parse::<u64>().ok()? + fields[12].parse::<u64>().ok()?;
-        (head.ends_with("(rail") && ticks >= 10).then_some(())
+        head.ends_with("(rail").then(|| (task.file_name().to_string_lossy().into_owned(), ticks))
     };
-    fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().filter_map(worked).count()
+    fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().filter_map(ticks).collect()
+}
+
+/// Returns the number of rail threads of process `pid` that have worked for a tenth of a second
+/// since `before`: rails outlive a transfer.
+fn busy_rails(pid: u32, before: &BTreeMap<String, u64>) -> usize {
+    let worked = |(thread, ticks): &(String, u64)| ticks - before.get(thread).unwrap_or(&0) >= 10;
+    rail_ticks(pid).into_iter().filter(worked).count()
 }
 
 #[test]

@@ -33,7 +33,25 @@ impl Report {
         if self.resumed_bytes > 0 {
             write!(f, "; {} more were there from before", human_bytes(self.resumed_bytes))?;
         }
-        writeln!(f, " ({:.3} s with start and end)", self.wall_seconds)
+        write!(f, " ({:.3} s with start and end", self.wall_seconds)?;
+        for (at, (name, seconds)) in self.long_phases().into_iter().enumerate() {
+            write!(f, "{} {name} {seconds:.3} s", if at == 0 { ":" } else { "," })?;
+        }
+        writeln!(f, ")")
+    }
+
+    /// The phases beside the moving of bytes that took a notable part of the whole.
+    fn long_phases(&self) -> Vec<(&'static str, f64)> {
+        let Some(phases) = self.phases else { return Vec::new() };
+        let named = [
+            ("connect", phases.connect_seconds),
+            ("prepare", phases.prepare_seconds),
+            ("preallocate", phases.preallocate_seconds),
+            ("commit", phases.commit_seconds),
+            ("finish", phases.finish_seconds),
+        ];
+        let notable = (NOTABLE_PART * self.wall_seconds).max(NOTABLE_SECONDS);
+        named.into_iter().filter(|(_, seconds)| *seconds >= notable).collect()
     }
 
     fn write_bound(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -143,6 +161,9 @@ fn percent(part: f64, whole: f64) -> Option<f64> {
     percent.is_finite().then_some(percent)
 }
 
+/// Parts of a command's duration that are named are at least so long, and so much of it.
+const NOTABLE_SECONDS: f64 = 0.05;
+const NOTABLE_PART: f64 = 0.05;
 const RANGES_SHOWN_MAX: usize = 16;
 const WAYS_SHOWN_MAX: usize = 16;
 

@@ -29,6 +29,8 @@ pub struct Report {
     pub seconds: f64,
     /// Duration of the whole command.
     pub wall_seconds: f64,
+    /// Parts of `wall_seconds`, if bytes moved.
+    pub phases: Option<PhaseReport>,
     /// Rate of the bytes that this attempt delivered, over `seconds`, in 10⁹ bits per second.
     pub gbit_per_s: f64,
     /// Lower bound of any schedule, if a plan was made.
@@ -60,6 +62,24 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// Cause of an incomplete transfer.
     pub error: Option<ReportError>,
+}
+
+/// Parts of the duration of a command, in seconds; together they are all of it.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct PhaseReport {
+    /// Until all nodes have answered.
+    pub connect_seconds: f64,
+    /// Until all nodes have opened their files, replicas are compared and the plan is made.
+    pub prepare_seconds: f64,
+    /// Until destinations have their room on disk: of the receiver that took longest.
+    pub preallocate_seconds: f64,
+    /// Until the last byte is written.
+    pub move_seconds: f64,
+    /// Until files are synced, if asked for, and have their names: of the receiver that took
+    /// longest, and of files that several nodes write.
+    pub commit_seconds: f64,
+    /// Until all nodes have reported.
+    pub finish_seconds: f64,
 }
 
 /// Extent of the comparison of replicas.
@@ -220,6 +240,7 @@ impl Report {
             resumed_bytes: 0,
             seconds: 0.0,
             wall_seconds: 0.0,
+            phases: None,
             gbit_per_s: 0.0,
             bound_seconds: None,
             bottleneck: None,

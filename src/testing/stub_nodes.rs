@@ -360,6 +360,8 @@ fn stats(path: &str) -> NodeStats {
         received_bytes,
         sent_bytes,
         active_ns: 3_000_000_000,
+        room_ns: 0,
+        commit_ns: 0,
         cpu_ns: 1_000_000_000,
         memory_bytes_max: 24 << 20,
         rails,

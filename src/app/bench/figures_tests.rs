@@ -51,6 +51,7 @@ pub(in crate::app::bench) fn report(line: Option<f64>) -> Report {
         resumed_bytes: 0,
         seconds: 2.0,
         wall_seconds: 2.5,
+        phases: None,
         gbit_per_s: gbit_per_s(one + two, 2.0),
         bound_seconds: None,
         bottleneck: None,

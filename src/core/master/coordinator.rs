@@ -18,6 +18,7 @@ use super::group_dealing::MemberReport;
 use super::landing::LandedChecks;
 use super::peer::{PeerRecord, PeerStage, SentMessage};
 use super::peer_table::PeerTable;
+use super::phase::PhaseTimes;
 pub(crate) use super::phase::TransferPhase;
 use super::planning::{PlanningInput, TransferPlanning};
 use super::replicas::ReplicaSet;
@@ -66,6 +67,7 @@ pub(crate) struct Coordinator {
     pub(super) roster: Roster,
     pub(super) terms: AttemptConfig,
     pub(super) phase: TransferPhase,
+    times: PhaseTimes,
     wave: u32,
     pub(super) peers: PeerTable,
     pub(super) planning: TransferPlanning,
@@ -85,6 +87,7 @@ impl Coordinator {
             roster,
             terms,
             phase: TransferPhase::Meeting,
+            times: PhaseTimes::new(now),
             wave: 0,
             planning: TransferPlanning::default(),
             silence: SilentSenders::default(),
@@ -112,6 +115,7 @@ impl Coordinator {
             CoordinatorEvent::Tick => self.tick(now),
         }
         self.advance(now);
+        self.times.record(now, self.phase);
     }
 
     /// Returns the next message to send.
@@ -127,6 +131,10 @@ impl Coordinator {
 
     pub(crate) fn phase(&self) -> TransferPhase {
         self.phase
+    }
+
+    pub(crate) fn times(&self) -> &PhaseTimes {
+        &self.times
     }
 
     pub(crate) fn roster(&self) -> &Roster {

@@ -136,6 +136,8 @@ const NO_STATS: NodeStats = NodeStats {
     retries: 0,
     resumed_bytes: 0,
     active_ns: 0,
+    room_ns: 0,
+    commit_ns: 0,
     cpu_ns: 0,
     memory_bytes_max: 0,
     rails: Vec::new(),

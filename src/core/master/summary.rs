@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::coordinator::Coordinator;
 use super::counter_check;
 use super::peer::PeerRecord;
+use super::phase::TransferPhase;
 use super::roster::RosterEntry;
 use crate::core::error::Code;
 use crate::core::report::{
-    NodeReport, NodeRole, RailReport, Report, ReportError, TransferState, gbit_per_s,
+    NodeReport, NodeRole, PhaseReport, RailReport, Report, ReportError, TransferState, gbit_per_s,
 };
 use crate::core::wire::control::NodeAdvert;
 
@@ -47,6 +48,7 @@ pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
         resumed_bytes,
         seconds,
         wall_seconds: wall.as_secs_f64(),
+        phases: coordinator.plan().map(|_| phases(coordinator, wall)),
         gbit_per_s: gbit_per_s(bytes - resumed_bytes, seconds),
         bound_seconds,
         bottleneck,
@@ -73,6 +75,32 @@ pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
             .collect(),
         nodes: nodes.map(|(entry, peer)| node(entry, peer, seconds)).collect(),
         error: error.as_ref().map(ReportError::from),
+    }
+}
+
+/// Divides the duration of the whole command.
+fn phases(coordinator: &Coordinator, wall: Duration) -> PhaseReport {
+    let spent = |phase| coordinator.times().of(phase).as_secs_f64();
+    let peers = coordinator.peers();
+    // Nodes may report any number.
+    let most = |nanos: fn(&PeerRecord) -> u64, of: f64| {
+        let nanos = peers.iter().map(nanos).max().unwrap_or(0);
+        (nanos as f64 / 1e9).min(of)
+    };
+    let moving = spent(TransferPhase::Moving);
+    let preallocate_seconds = most(|peer| peer.stats().room_ns, moving);
+    let synced = most(|peer| peer.stats().commit_ns, moving - preallocate_seconds);
+    let prepare_seconds = spent(TransferPhase::Preparing);
+    let committing = spent(TransferPhase::Committing);
+    let finish_seconds = spent(TransferPhase::Finishing);
+    let known = prepare_seconds + moving + committing + finish_seconds;
+    PhaseReport {
+        connect_seconds: (wall.as_secs_f64() - known).max(0.0),
+        prepare_seconds,
+        preallocate_seconds,
+        move_seconds: moving - preallocate_seconds - synced,
+        commit_seconds: synced + committing,
+        finish_seconds,
     }
 }
 

@@ -370,6 +370,10 @@ pub(crate) struct Stats {
     /// One text of lines, one for each sentence.
     #[prost(string, tag = "21")]
     pub(crate) warnings: String,
+    #[prost(uint64, tag = "22")]
+    pub(crate) room_ns: u64,
+    #[prost(uint64, tag = "23")]
+    pub(crate) commit_ns: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

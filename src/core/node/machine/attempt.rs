@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::channel::{MasterChannel, MasterLink};
 use super::events::{NodeAction, SessionIx};
-use super::jobs::{JobKind, NodeJob, OpenedFiles};
+use super::jobs::{JobKind, JobTimes, NodeJob, OpenedFiles};
 use crate::core::error::{Code, Error};
 use crate::core::node::participant::{
     Participant, ParticipantConfig, ParticipantEvent, ParticipantState,
@@ -56,6 +56,8 @@ pub(super) struct Attempt {
     pub(super) opened: Option<OpenedFiles>,
     pub(super) pause: Option<ActionPause>,
     deadlines: BTreeMap<JobKind, Moment>,
+    /// Time of the jobs that are done, for its statistics.
+    pub(super) spent: JobTimes,
     /// The rails that it is on, and those of them that have not drained yet, while they do.
     pub(super) rails: BTreeSet<usize>,
     pub(super) draining: BTreeSet<usize>,
@@ -98,6 +100,7 @@ impl Attempt {
             opened: None,
             pause: None,
             deadlines: BTreeMap::new(),
+            spent: JobTimes::default(),
             rails: rails.iter().copied().collect(),
             draining: BTreeSet::new(),
             receives: prepare.rows.iter().any(|row| row.role == RowRole::Receiver),
@@ -144,6 +147,14 @@ impl Attempt {
     /// A job is done. Returns false where nobody waits for it any more.
     pub(super) fn is_done(&mut self, job: JobKind) -> bool {
         self.deadlines.remove(&job).is_some()
+    }
+
+    /// A worker's job is done: [`Attempt::is_done`], with its time.
+    pub(super) fn is_worked(&mut self, now: Moment, job: JobKind) -> bool {
+        let Some(due) = self.deadlines.remove(&job) else { return false };
+        let left = due.since(now);
+        self.spent.add(job, job.within(self.stall_timeout).saturating_sub(left));
+        true
     }
 
     /// A job whose time is over.

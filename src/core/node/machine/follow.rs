@@ -105,7 +105,8 @@ impl Attempt {
     }
 
     /// A message to the master: with its numbers, if anybody hears of it.
-    fn tell(&mut self, message: ToMaster) {
+    fn tell(&mut self, mut message: ToMaster) {
+        self.spent.write(&mut message);
         let message = match (message, self.sources.clone()) {
             // A source that was written to meanwhile may have been sent half old, half new.
             (ToMaster::Report(stats), Err(error)) => {
@@ -198,7 +199,7 @@ impl Attempt {
             JobAnswer::Committed(result) => (JobKind::Commit, ParticipantEvent::Committed(result)),
             JobAnswer::Left => (JobKind::Leave, ParticipantEvent::Left),
         };
-        if self.is_done(job) {
+        if self.is_worked(now, job) {
             self.handle(now, event);
         }
     }

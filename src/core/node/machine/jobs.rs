@@ -12,7 +12,7 @@ use crate::core::node::participant::RoomRequest;
 use crate::core::piece::LandedPiece;
 use crate::core::units::Span;
 use crate::core::wire::Check;
-use crate::core::wire::control::Prepared;
+use crate::core::wire::control::{Prepared, ToMaster};
 
 /// Work for a worker of the node.
 #[derive(Clone, PartialEq, Debug)]
@@ -79,6 +79,41 @@ pub(crate) enum JobKind {
     Leave,
     Clear,
     Confirm,
+}
+
+/// Time of a node's workers that its statistics tell.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct JobTimes {
+    room: Duration,
+    commit: Duration,
+}
+
+impl JobTimes {
+    /// Adds the time of a job that is done.
+    pub(super) fn add(&mut self, job: JobKind, took: Duration) {
+        match job {
+            JobKind::Preallocate => self.room += took,
+            JobKind::Commit => self.commit += took,
+            // Beside bytes that move, before them, or after all have landed.
+            JobKind::Open
+            | JobKind::Extend
+            | JobKind::Drain
+            | JobKind::Leave
+            | JobKind::Clear
+            | JobKind::Confirm => {}
+        }
+    }
+
+    /// Writes the times into a message that has statistics.
+    pub(super) fn write(&self, message: &mut ToMaster) {
+        let stats = match message {
+            ToMaster::Landed { stats, .. } | ToMaster::Report(stats) => stats,
+            ToMaster::Failed { stats: Some(stats), .. } => stats,
+            _ => return,
+        };
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        (stats.room_ns, stats.commit_ns) = (nanos(self.room), nanos(self.commit));
+    }
 }
 
 /// Time for opening files without a report of progress. The master gives up earlier.

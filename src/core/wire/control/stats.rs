@@ -17,6 +17,10 @@ pub(crate) struct NodeStats {
     pub(crate) resumed_bytes: u64,
     /// Time from the first request to the last written piece, on the node's own clock.
     pub(crate) active_ns: u64,
+    /// Time in which destinations were given their room, before any byte.
+    pub(crate) room_ns: u64,
+    /// Time in which files were synced, read back and named.
+    pub(crate) commit_ns: u64,
     /// Processor time, user and system.
     pub(crate) cpu_ns: u64,
     /// Largest resident memory.

@@ -215,7 +215,7 @@ fn stats() -> impl Strategy<Value = NodeStats> {
     let rails = (vec(rail, 0..4), any::<bool>())
         .prop_map(move |(rails, is_counted)| if is_counted { rails } else { uncounted(rails) });
     let warnings = vec("[ -~]{1,40}", 0..4);
-    (any::<[u64; 9]>(), rails, warnings).prop_map(|(counts, rails, warnings)| NodeStats {
+    (any::<[u64; 11]>(), rails, warnings).prop_map(|(counts, rails, warnings)| NodeStats {
         received_bytes: counts[0],
         sent_bytes: counts[1],
         wasted_bytes: counts[2],
@@ -225,6 +225,8 @@ fn stats() -> impl Strategy<Value = NodeStats> {
         cpu_ns: counts[6],
         memory_bytes_max: counts[7],
         resumed_bytes: counts[8],
+        room_ns: counts[9],
+        commit_ns: counts[10],
         rails,
         warnings,
     })
@@ -712,6 +714,8 @@ fn plain_stats() -> NodeStats {
         stolen_bytes: 3 << 30,
         retries: 2,
         active_ns: 90_000_000_000,
+        room_ns: 1_000_000_000,
+        commit_ns: 2_000_000_000,
         cpu_ns: 30_000_000_000,
         memory_bytes_max: 60 << 20,
         resumed_bytes: 1 << 40,

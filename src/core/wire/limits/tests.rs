@@ -62,6 +62,8 @@ fn stats() -> NodeStats {
         retries: u64::MAX,
         resumed_bytes: u64::MAX,
         active_ns: u64::MAX,
+        room_ns: u64::MAX,
+        commit_ns: u64::MAX,
         cpu_ns: u64::MAX,
         memory_bytes_max: u64::MAX,
         rails: vec![rail_stats(); RAILS_MAX],

@@ -7,7 +7,8 @@ use crate::core::report::{Report, gbit_per_s};
 fn people_read_result_bound_and_nodes() {
     let text = report().to_string();
     for expected in [
-        "My Data File complete: 953.67 MiB in 1.000 s, 8.00 Gbit/s (1.500 s with start and end: preallocate 0.250 s, commit 0.200 s)\n",
+        "My Data File complete: 953.67 MiB in 1.000 s, 8.00 Gbit/s (1.500 s with start \
+         and end: preallocate 0.250 s, commit 0.200 s)\n",
         "bound: 0.800 s, set by node6:55558; 80.0 % of it achieved\n",
         "scheduler: greedy; blocks of 1.00 MiB; check: crc64, 0123456789abcdef\n",
         "wasted: 0 B; stolen: 1.00 MiB; retries: 2\n",

@@ -67,7 +67,7 @@ pub(crate) struct Coordinator {
     pub(super) roster: Roster,
     pub(super) terms: AttemptConfig,
     pub(super) phase: TransferPhase,
-    times: PhaseTimes,
+    pub(super) times: PhaseTimes,
     wave: u32,
     pub(super) peers: PeerTable,
     pub(super) planning: TransferPlanning,
@@ -131,10 +131,6 @@ impl Coordinator {
 
     pub(crate) fn phase(&self) -> TransferPhase {
         self.phase
-    }
-
-    pub(crate) fn times(&self) -> &PhaseTimes {
-        &self.times
     }
 
     pub(crate) fn roster(&self) -> &Roster {
@@ -209,11 +205,8 @@ impl Coordinator {
                 self.silence.reported(now, node, &delivered, self.terms.options().stall_timeout);
                 self.planning.left(node, left);
                 let (landed_bytes, delivered) = (received_bytes, &delivered[..]);
-                self.progressed(
-                    now,
-                    node,
-                    &MemberReport { landed_bytes, missing_bytes, delivered },
-                );
+                let report = MemberReport { landed_bytes, missing_bytes, delivered };
+                self.progressed(now, node, &report);
             }
             ToMaster::Comparing { read_bytes } => self.comparing(now, node, read_bytes),
             ToMaster::Landed { segments, stats } => self.landed(node, segments, stats),

@@ -80,7 +80,7 @@ pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
 
 /// Divides the duration of the whole command.
 fn phases(coordinator: &Coordinator, wall: Duration) -> PhaseReport {
-    let spent = |phase| coordinator.times().of(phase).as_secs_f64();
+    let spent = |phase| coordinator.times.of(phase).as_secs_f64();
     let peers = coordinator.peers();
     // Nodes may report any number.
     let most = |nanos: fn(&PeerRecord) -> u64, of: f64| {

@@ -3,11 +3,10 @@
 //! wants done is taken out after each of them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
 
 use super::channel::{MasterChannel, MasterLink};
 use super::events::{NodeAction, SessionIx};
-use super::jobs::{JobKind, JobTimes, NodeJob, OpenedFiles};
+use super::jobs::{AwaitedJobs, JobKind, NodeJob, OpenedFiles};
 use crate::core::error::{Code, Error};
 use crate::core::node::participant::{
     Participant, ParticipantConfig, ParticipantEvent, ParticipantState,
@@ -55,9 +54,7 @@ pub(super) struct Attempt {
     /// Files that were opened while rails ended: they wait for those.
     pub(super) opened: Option<OpenedFiles>,
     pub(super) pause: Option<ActionPause>,
-    deadlines: BTreeMap<JobKind, Moment>,
-    /// Time of the jobs that are done, for its statistics.
-    pub(super) spent: JobTimes,
+    pub(super) jobs: AwaitedJobs,
     /// The rails that it is on, and those of them that have not drained yet, while they do.
     pub(super) rails: BTreeSet<usize>,
     pub(super) draining: BTreeSet<usize>,
@@ -73,7 +70,6 @@ pub(super) struct Attempt {
     pub(super) failure: Option<Error>,
     /// The names of the nodes that it may ask.
     names: BTreeMap<NodeIx, String>,
-    stall_timeout: Duration,
     /// Its participant, once that has ended.
     pub(super) ended: Option<Participant>,
     pub(super) actions: VecDeque<NodeAction>,
@@ -99,8 +95,7 @@ impl Attempt {
             files: AttemptFiles::Closed,
             opened: None,
             pause: None,
-            deadlines: BTreeMap::new(),
-            spent: JobTimes::default(),
+            jobs: AwaitedJobs::new(prepare.options.transfer.stall_timeout),
             rails: rails.iter().copied().collect(),
             draining: BTreeSet::new(),
             receives: prepare.rows.iter().any(|row| row.role == RowRole::Receiver),
@@ -109,11 +104,10 @@ impl Attempt {
             sources: Ok(()),
             failure: None,
             names: BTreeMap::new(),
-            stall_timeout: prepare.options.transfer.stall_timeout,
             ended: None,
             actions: VecDeque::new(),
         };
-        attempt.wait_for(now, JobKind::Open);
+        attempt.jobs.wait_for(now, JobKind::Open);
         let prepare = Box::new(prepare);
         attempt.actions.push_back(NodeAction::Begin { transfer: ix, session, prepare, rails });
         attempt
@@ -139,35 +133,10 @@ impl Attempt {
         self.participant.as_ref().map(Participant::state)
     }
 
-    /// Waits for a job from now on, or waits anew after news of it.
-    pub(super) fn wait_for(&mut self, now: Moment, job: JobKind) {
-        self.deadlines.insert(job, now + job.within(self.stall_timeout));
-    }
-
-    /// A job is done. Returns false where nobody waits for it any more.
-    pub(super) fn is_done(&mut self, job: JobKind) -> bool {
-        self.deadlines.remove(&job).is_some()
-    }
-
-    /// A worker's job is done: [`Attempt::is_done`], with its time.
-    pub(super) fn is_worked(&mut self, now: Moment, job: JobKind) -> bool {
-        let Some(due) = self.deadlines.remove(&job) else { return false };
-        let left = due.since(now);
-        self.spent.add(job, job.within(self.stall_timeout).saturating_sub(left));
-        true
-    }
-
-    /// A job whose time is over.
-    pub(super) fn take_overdue(&mut self, now: Moment) -> Option<(JobKind, Error)> {
-        let job = self.deadlines.iter().find(|(_, due)| **due <= now).map(|(&job, _)| job)?;
-        self.deadlines.remove(&job);
-        Some((job, job.overdue(job.within(self.stall_timeout))))
-    }
-
     /// Returns the moment of the earliest deadline.
     pub(super) fn poll_timeout(&self) -> Option<Moment> {
         let participant = self.participant.as_ref().and_then(Participant::poll_timeout);
-        self.deadlines.values().copied().chain(self.channel.due()).chain(participant).min()
+        self.jobs.due().into_iter().chain(self.channel.due()).chain(participant).min()
     }
 
     /// The master's plan.
@@ -230,7 +199,7 @@ impl Attempt {
         if self.channel.due().is_some_and(|due| now >= due) {
             self.actions.push_back(NodeAction::CountMoved { transfer: self.ix });
         }
-        while let Some((job, error)) = self.take_overdue(now) {
+        while let Some((job, error)) = self.jobs.take_overdue(now) {
             self.overdue(now, job, error);
         }
         let due = self.participant.as_ref().and_then(Participant::poll_timeout);

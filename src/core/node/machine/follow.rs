@@ -69,10 +69,10 @@ impl Attempt {
     /// Waits for the rails. One that has failed holds nothing.
     fn drain(&mut self, now: Moment) {
         self.draining.clone_from(&self.rails);
-        self.wait_for(now, JobKind::Drain);
+        self.jobs.wait_for(now, JobKind::Drain);
         self.tell_rails(TransferCommand::Drain);
         if self.draining.is_empty() {
-            self.is_done(JobKind::Drain);
+            self.jobs.is_done(JobKind::Drain);
             self.handle(now, ParticipantEvent::Drained);
         }
     }
@@ -82,7 +82,7 @@ impl Attempt {
     }
 
     pub(super) fn work(&mut self, now: Moment, kind: JobKind, job: NodeJob) {
-        self.wait_for(now, kind);
+        self.jobs.wait_for(now, kind);
         self.actions.push_back(NodeAction::Work { transfer: self.ix, job });
     }
 
@@ -106,7 +106,7 @@ impl Attempt {
 
     /// A message to the master: with its numbers, if anybody hears of it.
     fn tell(&mut self, mut message: ToMaster) {
-        self.spent.write(&mut message);
+        self.jobs.write_times(&mut message);
         let message = match (message, self.sources.clone()) {
             // A source that was written to meanwhile may have been sent half old, half new.
             (ToMaster::Report(stats), Err(error)) => {
@@ -160,8 +160,8 @@ impl Attempt {
 
     /// A worker that opens a transfer is not idle.
     pub(super) fn reading(&mut self, now: Moment, read_bytes: u64) {
-        if !self.is_over() && self.is_done(JobKind::Open) {
-            self.wait_for(now, JobKind::Open);
+        if !self.is_over() && self.jobs.is_done(JobKind::Open) {
+            self.jobs.wait_for(now, JobKind::Open);
             self.tell(ToMaster::Comparing { read_bytes });
         }
     }
@@ -171,7 +171,7 @@ impl Attempt {
     pub(super) fn answered(&mut self, now: Moment, answer: JobAnswer, is_early: bool) {
         let (job, event) = match answer {
             JobAnswer::Opened(result) => {
-                if self.is_done(JobKind::Open) {
+                if self.jobs.is_done(JobKind::Open) {
                     self.opened(now, result, is_early);
                 }
                 return;
@@ -180,14 +180,14 @@ impl Attempt {
                 return self.handle(now, ParticipantEvent::Kept);
             }
             JobAnswer::Cleared(sources) => {
-                if self.is_done(JobKind::Clear) {
+                if self.jobs.is_done(JobKind::Clear) {
                     self.sources = sources;
                     self.cleared(now);
                 }
                 return;
             }
             JobAnswer::Confirmed => {
-                if self.is_done(JobKind::Confirm) {
+                if self.jobs.is_done(JobKind::Confirm) {
                     self.confirmed();
                 }
                 return;
@@ -199,7 +199,7 @@ impl Attempt {
             JobAnswer::Committed(result) => (JobKind::Commit, ParticipantEvent::Committed(result)),
             JobAnswer::Left => (JobKind::Leave, ParticipantEvent::Left),
         };
-        if self.is_worked(now, job) {
+        if self.jobs.is_worked(now, job) {
             self.handle(now, event);
         }
     }
@@ -299,7 +299,7 @@ impl Attempt {
     /// A rail holds nothing of a transfer any more; the participant waits for all of them.
     pub(super) fn drained(&mut self, now: Moment, rail: usize) {
         let was_awaited = self.draining.remove(&rail);
-        if was_awaited && self.draining.is_empty() && self.is_done(JobKind::Drain) {
+        if was_awaited && self.draining.is_empty() && self.jobs.is_done(JobKind::Drain) {
             self.handle(now, ParticipantEvent::Drained);
         }
     }

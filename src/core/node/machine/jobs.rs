@@ -5,12 +5,13 @@
 //! attempt whose worker is overdue ends with an error; what the worker still does is nobody's
 //! business then, and the locks of its files keep the next attempt away from them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::core::error::{Code, Error};
 use crate::core::node::participant::RoomRequest;
 use crate::core::piece::LandedPiece;
-use crate::core::units::Span;
+use crate::core::units::{Moment, Span};
 use crate::core::wire::Check;
 use crate::core::wire::control::{Prepared, ToMaster};
 
@@ -81,16 +82,37 @@ pub(crate) enum JobKind {
     Confirm,
 }
 
-/// Time of a node's workers that its statistics tell.
-#[derive(Clone, Copy, Default, Debug)]
-pub(super) struct JobTimes {
+/// Jobs that an attempt waits for, each with a deadline, and the times of those that are done.
+#[derive(Debug)]
+pub(super) struct AwaitedJobs {
+    stall_timeout: Duration,
+    deadlines: BTreeMap<JobKind, Moment>,
+    /// Time in which destinations were given their room.
     room: Duration,
+    /// Time in which files were synced and named.
     commit: Duration,
 }
 
-impl JobTimes {
-    /// Adds the time of a job that is done.
-    pub(super) fn add(&mut self, job: JobKind, took: Duration) {
+impl AwaitedJobs {
+    pub(super) fn new(stall_timeout: Duration) -> AwaitedJobs {
+        let (room, commit) = (Duration::ZERO, Duration::ZERO);
+        AwaitedJobs { stall_timeout, deadlines: BTreeMap::new(), room, commit }
+    }
+
+    /// Waits for a job from now on, or waits anew after news of it.
+    pub(super) fn wait_for(&mut self, now: Moment, job: JobKind) {
+        self.deadlines.insert(job, now + job.within(self.stall_timeout));
+    }
+
+    /// A job is done. Returns false where nobody waits for it any more.
+    pub(super) fn is_done(&mut self, job: JobKind) -> bool {
+        self.deadlines.remove(&job).is_some()
+    }
+
+    /// A worker's job is done, like [`AwaitedJobs::is_done`]; its time counts.
+    pub(super) fn is_worked(&mut self, now: Moment, job: JobKind) -> bool {
+        let Some(due) = self.deadlines.remove(&job) else { return false };
+        let took = job.within(self.stall_timeout).saturating_sub(due.since(now));
         match job {
             JobKind::Preallocate => self.room += took,
             JobKind::Commit => self.commit += took,
@@ -102,10 +124,23 @@ impl JobTimes {
             | JobKind::Clear
             | JobKind::Confirm => {}
         }
+        true
+    }
+
+    /// A job whose time is over.
+    pub(super) fn take_overdue(&mut self, now: Moment) -> Option<(JobKind, Error)> {
+        let job = self.deadlines.iter().find(|(_, due)| **due <= now).map(|(&job, _)| job)?;
+        self.deadlines.remove(&job);
+        Some((job, job.overdue(job.within(self.stall_timeout))))
+    }
+
+    /// Returns the moment of the earliest deadline.
+    pub(super) fn due(&self) -> Option<Moment> {
+        self.deadlines.values().copied().min()
     }
 
     /// Writes the times into a message that has statistics.
-    pub(super) fn write(&self, message: &mut ToMaster) {
+    pub(super) fn write_times(&self, message: &mut ToMaster) {
         let stats = match message {
             ToMaster::Landed { stats, .. } | ToMaster::Report(stats) => stats,
             ToMaster::Failed { stats: Some(stats), .. } => stats,

@@ -53,6 +53,9 @@ pub(crate) struct FigureOptions {
     /// Repetitions of each transfer; medians count.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Rows declare no speeds and no block; the bar is lower.
+    #[arg(long)]
+    undeclared: bool,
     /// The rate of slow nodes; fast ones have ten times as much, and the equal ones of Figures 4
     /// and 5 half.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -124,7 +127,7 @@ pub(crate) fn run(options: &FigureOptions) -> Result<()> {
                 continue;
             }
         };
-        hold(figure, &measured, &mut book);
+        hold(figure, &measured, options.undeclared, &mut book);
         tables += &format!("\n{}\n", table(figure, &ways, &measured));
         for (name, chart) in charts(figure, &ways, &measured, options.slow_mbit) {
             let file = options.dir.join(name);
@@ -282,7 +285,7 @@ impl FigureLab<'_> {
             }));
             seconds
         } else {
-            let rows = point.rows(self.rates, bytes);
+            let rows = point.rows(self.rates, bytes, !self.options.undeclared);
             let ended =
                 self.cluster.start_with("figure", &rows, &["--scheduler", way.name()])?.wait()?;
             let transferred = CompletedTransfer::of(&ended, bytes)?;
@@ -298,14 +301,23 @@ impl FigureLab<'_> {
     /// Returns the program's plan for a point.
     fn plan(&self, point: &FigurePoint, way: FigureMethod) -> Result<plans::PlanResult> {
         let file = self.cluster.lab().path("figure-plan.spec");
-        fs::write(&file, format!("id figure\n{}", point.rows(self.rates, NOMINAL_BYTES)))?;
+        fs::write(&file, format!("id figure\n{}", point.rows(self.rates, NOMINAL_BYTES, true)))?;
         plans::plan(self.program, &file, way.name())
     }
 }
 
 /// Holds what was measured to the figure's bars.
-fn hold(figure: StudyFigure, measured: &[MeasuredPoint], book: &mut BenchResults) {
-    let bar = Threshold::AtLeast(if figure == StudyFigure::Composition { 0.97 } else { 0.95 });
+fn hold(
+    figure: StudyFigure,
+    measured: &[MeasuredPoint],
+    undeclared: bool,
+    book: &mut BenchResults,
+) {
+    let bar = Threshold::AtLeast(match figure {
+        _ if undeclared => 0.92,
+        StudyFigure::Composition => 0.97,
+        StudyFigure::Heterogeneity | StudyFigure::Access => 0.95,
+    });
     for MeasuredPoint { point, bound, rates } in measured {
         for way in [FigureMethod::Greedy, FigureMethod::Lp] {
             if let Some(rate) = rates.get(&way) {
@@ -332,7 +344,7 @@ fn hold(figure: StudyFigure, measured: &[MeasuredPoint], book: &mut BenchResults
             book.ratio(
                 format!("8/8: greedy / {}", way.name()),
                 ours / rate,
-                Threshold::AtLeast(5.0),
+                Threshold::AtLeast(if undeclared { 4.5 } else { 5.0 }),
                 note,
             );
         }

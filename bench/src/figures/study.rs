@@ -109,9 +109,13 @@ impl FigurePoint {
         self.windows.len() as u32
     }
 
-    /// The rows that move `bytes` bytes between these pairs of a lab with such NICs.
-    pub(super) fn rows(&self, pair_rates_mbit: &[u32], bytes: u64) -> String {
-        let mut rows = format!("option block {BLOCK_BYTES}\n");
+    /// The rows that move `bytes` bytes between these pairs of a lab with such NICs. Where nothing
+    /// `is_declared`, they leave speeds and blocks to the program.
+    pub(super) fn rows(&self, pair_rates_mbit: &[u32], bytes: u64, is_declared: bool) -> String {
+        let mut rows = String::new();
+        if is_declared {
+            rows = format!("option block {BLOCK_BYTES}\n");
+        }
         // Receivers come behind all senders of the lab.
         let ends = [
             ("writer", "pattern:7", 1, ""),
@@ -121,7 +125,8 @@ impl FigurePoint {
             for (pair, (window, rate)) in self.windows.iter().zip(pair_rates_mbit).enumerate() {
                 let (start, end) = (line(window.start, bytes), line(window.end, bytes));
                 let address = address((first_node + pair) as u32);
-                writeln!(rows, "{role} {address} {uri} 0 {start}-{} speed={rate}M{group}", end - 1)
+                let speed = if is_declared { format!(" speed={rate}M") } else { String::new() };
+                writeln!(rows, "{role} {address} {uri} 0 {start}-{}{speed}{group}", end - 1)
                     .expect("memory takes it");
             }
         }
@@ -173,12 +178,16 @@ mod tests {
 
     #[test]
     fn rows_name_the_receivers_behind_all_senders() {
-        let rows = equal(2).rows(&[100; 45], 3 << 20);
+        let rows = equal(2).rows(&[100; 45], 3 << 20, true);
         let expected = "option block 65536\n\
                         writer 10.200.0.1:7000 pattern:7 0 0-1572863 speed=100M\n\
                         writer 10.200.0.2:7000 pattern:7 0 1572864-3145727 speed=100M\n\
                         reader 10.200.0.46:7000 null: 0 0-1572863 speed=100M group=all\n\
                         reader 10.200.0.47:7000 null: 0 1572864-3145727 speed=100M group=all\n";
         assert_eq!(rows, expected);
+        let undeclared = equal(1).rows(&[100; 45], 1 << 20, false);
+        let expected = "writer 10.200.0.1:7000 pattern:7 0 0-1048575\n\
+                        reader 10.200.0.46:7000 null: 0 0-1048575 group=all\n";
+        assert_eq!(undeclared, expected);
     }
 }

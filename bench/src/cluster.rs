@@ -1,12 +1,12 @@
 //! A cluster of network namespaces (`tools/netlab`) with the program's daemon in each node; the
-//! master runs in node 0.
+//! master runs in node 0, or in the receiver of a path.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use netlab::{LabScript, NetworkLab};
+use netlab::{LabScript, NetworkLab, PathRelay, PathShape};
 use serde_json::Value;
 
 use crate::lab::WorkDir;
@@ -38,6 +38,8 @@ impl LabTools {
 pub(crate) struct LabCluster<'a> {
     lab: &'a WorkDir,
     tools: &'a LabTools,
+    /// The path between nodes 1 and 2, if it is not the lab's links.
+    relay: Option<PathRelay>,
     network: NetworkLab,
     nodes: u32,
     /// Rate of each NIC of a node; where nodes differ, the fastest one's.
@@ -75,6 +77,36 @@ impl<'a> LabCluster<'a> {
         )
     }
 
+    /// Creates two nodes with a path of this shape between them, and gives their connections the
+    /// congestion control of this name.
+    pub(crate) fn over_path(
+        lab: &'a WorkDir,
+        tools: &'a LabTools,
+        shape: PathShape,
+        congestion: &str,
+    ) -> Result<LabCluster<'a>> {
+        let network = tools.netlab.up(NAME_PREFIX, &["--nodes", "2", "--rate", "1gbit"])?;
+        let relay = PathRelay::start(&network, shape)?;
+        // The sysctl accepts only names that the whole machine permits to everybody.
+        let subnet = "10.200.0.0/24 dev eth0";
+        for node in 1..=2 {
+            let route = format!("ip route change {subnet} src {} congctl {congestion}", host(node));
+            network.shell(node, &route)?;
+        }
+        let mut cluster = LabCluster {
+            lab,
+            tools,
+            relay: Some(relay),
+            network,
+            nodes: 2,
+            rates_mbit: vec![shape.rate_mbit],
+            daemons: Vec::new(),
+        };
+        cluster.make_key()?;
+        cluster.restart()?;
+        Ok(cluster)
+    }
+
     fn lay_out(
         lab: &'a WorkDir,
         tools: &'a LabTools,
@@ -85,14 +117,19 @@ impl<'a> LabCluster<'a> {
         let count = nodes.to_string();
         let network = tools.netlab.up(NAME_PREFIX, &[&["--nodes", &count], rates].concat())?;
         let mut cluster =
-            LabCluster { lab, tools, network, nodes, rates_mbit, daemons: Vec::new() };
-        if !lab.path("key").exists() {
-            let mut keygen = process::command(&tools.cep_fast);
-            keygen.arg("keygen").arg(lab.path("key"));
-            lab.start("keygen", keygen)?.finish()?;
-        }
+            LabCluster { lab, tools, relay: None, network, nodes, rates_mbit, daemons: Vec::new() };
+        cluster.make_key()?;
         cluster.restart()?;
         Ok(cluster)
+    }
+
+    fn make_key(&self) -> Result<()> {
+        if !self.lab.path("key").exists() {
+            let mut keygen = process::command(&self.tools.cep_fast);
+            keygen.arg("keygen").arg(self.lab.path("key"));
+            self.lab.start("keygen", keygen)?.finish()?;
+        }
+        Ok(())
     }
 
     /// Ends the daemons and starts new ones.
@@ -151,7 +188,9 @@ impl<'a> LabCluster<'a> {
     fn begin(&self, name: &str, rows: &str, options: &[&str]) -> Result<RunningProcess> {
         let spec = self.lab.path(&format!("{name}.spec"));
         fs::write(&spec, format!("id \"{name}\"\n{rows}"))?;
-        let mut command = self.command(0, &self.tools.cep_fast);
+        // A path has two ends, and the receiver's is one.
+        let master = if self.relay.is_some() { 2 } else { 0 };
+        let mut command = self.command(master, &self.tools.cep_fast);
         command.args(["run", "--json", "--progress", "never", "--overwrite", "--key-file"]);
         command.arg(self.lab.path("key")).args(options).arg(spec);
         self.lab.start(name, command)

@@ -1,5 +1,7 @@
 //! Clusters of network namespaces on one machine: nodes with shaped NICs around a switch, as the
-//! script `tools/netlab` lays them out. For tests and benchmarks.
+//! script `tools/netlab` lays them out, and long paths between two of them. For tests and benchmarks.
+
+mod relay;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,6 +13,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use nix::sched::{CloneFlags, setns};
+
+pub use relay::{PathCounts, PathRelay, PathShape};
 
 /// Exit status of the script where namespaces are not permitted, and of programs that need them.
 pub const SKIPPED: i32 = 77;

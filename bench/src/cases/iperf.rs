@@ -33,7 +33,7 @@ impl IperfPair {
     /// Starts both on NIC `nic` of sender and receiver.
     pub(super) fn start(cluster: &LabCluster, nic: usize, amount: IperfLoad) -> Result<IperfPair> {
         let server = server(cluster, nic, &[])?;
-        Ok(IperfPair { client: client(cluster, nic, &[], amount)?, server })
+        Ok(IperfPair { client: client(cluster, nic, &[], amount, 1)?, server })
     }
 
     /// Returns the client.
@@ -58,6 +58,13 @@ pub(super) fn together(cluster: &LabCluster, seconds: f64) -> Result<Vec<f64>> {
     pairs.into_iter().map(IperfPair::rate).collect()
 }
 
+/// Returns the Gbit/s of so many `connections` together over NIC 0.
+pub(super) fn parallel(cluster: &LabCluster, amount: IperfLoad, connections: u32) -> Result<f64> {
+    let server = server(cluster, 0, &[])?;
+    let client = client(cluster, 0, &[], amount, connections)?;
+    IperfPair { server, client }.rate()
+}
+
 /// Returns the Gbit/s of one MPTCP connection over all NICs.
 pub(super) fn mptcp(cluster: &LabCluster, seconds: f64) -> Result<f64> {
     ensure!(process::find("mptcpize").is_some(), "mptcpize is not installed (tools/peers)");
@@ -75,7 +82,7 @@ pub(super) fn mptcp(cluster: &LabCluster, seconds: f64) -> Result<f64> {
         inside(cluster, RECEIVER, &endpoint)?;
     }
     let server = server(cluster, 0, &["mptcpize", "run"])?;
-    let rate = rate(client(cluster, 0, &["mptcpize", "run"], IperfLoad::Seconds(seconds))?);
+    let rate = rate(client(cluster, 0, &["mptcpize", "run"], IperfLoad::Seconds(seconds), 1)?);
     server.finish()?;
     inside(cluster, RECEIVER, "ip mptcp endpoint flush")?;
     rate
@@ -98,6 +105,7 @@ fn client(
     nic: usize,
     wrapper: &[&str],
     amount: IperfLoad,
+    connections: u32,
 ) -> Result<RunningProcess> {
     let mut command = iperf(cluster, SENDER, wrapper);
     command.args([
@@ -110,6 +118,8 @@ fn client(
         "-l",
         "1M",
         "-J",
+        "-P",
+        &connections.to_string(),
     ]);
     match amount {
         IperfLoad::Seconds(seconds) => command.args(["-t", &seconds.round().to_string()]),

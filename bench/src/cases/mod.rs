@@ -11,6 +11,7 @@ mod fixture;
 mod iperf;
 mod journal;
 mod options;
+mod paths;
 mod random;
 mod resume;
 mod slowed;
@@ -30,7 +31,7 @@ pub(crate) use options::CaseOptions;
 use options::LabCase;
 
 /// The cases, in the order in which they run.
-const ALL: [LabCase; 11] = [
+const ALL: [LabCase; 12] = [
     LabCase::Nics,
     LabCase::Fast,
     LabCase::Uneven,
@@ -42,6 +43,7 @@ const ALL: [LabCase; 11] = [
     LabCase::Adverse,
     LabCase::Journal,
     LabCase::Resume,
+    LabCase::Paths,
 ];
 
 /// Runs the cases and prints their results.
@@ -78,7 +80,11 @@ pub(crate) fn run(options: &CaseOptions) -> Result<()> {
 /// Returns the scenarios of a case.
 fn scenarios_of(case: LabCase, options: &CaseOptions) -> Vec<BenchScenario> {
     match case {
-        LabCase::Concurrent | LabCase::Random | LabCase::Slowed | LabCase::Adverse => {
+        LabCase::Concurrent
+        | LabCase::Random
+        | LabCase::Slowed
+        | LabCase::Adverse
+        | LabCase::Paths => {
             vec![BenchScenario::MemoryToMemory]
         }
         // These cases compare bytes, so they need files.
@@ -107,5 +113,6 @@ fn play(
         LabCase::Adverse => adverse::run(bench, book),
         LabCase::Journal => journal::run(bench, book),
         LabCase::Resume => resume::run(bench, book),
+        LabCase::Paths => paths::run(bench, book),
     }
 }

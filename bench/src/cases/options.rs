@@ -33,6 +33,8 @@ pub(crate) enum LabCase {
     Journal,
     /// Remaining work of an interrupted transfer of 102,400 pieces, and the time to determine it.
     Resume,
+    /// A path with delay and loss, beside iperf3 with 1, 4 and 16 connections.
+    Paths,
 }
 
 /// Cases and their parameters.
@@ -78,7 +80,41 @@ pub(crate) struct CaseOptions {
     #[arg(long, default_value_t = 180)]
     pub(super) deadline: u64,
     #[command(flatten)]
+    pub(super) paths: PathOptions,
+    #[command(flatten)]
     pub(super) labs: LabOptions,
+}
+
+/// Paths of the case `paths`: each delay with each loss and each congestion control.
+#[derive(Args)]
+pub(crate) struct PathOptions {
+    /// Rate of the path, in Mbit/s.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) path_mbit: u32,
+    /// Round-trip times in milliseconds.
+    #[arg(long, value_name = "MS", value_delimiter = ',', default_values_t = [1.0, 10.0, 50.0, 100.0])]
+    pub(super) round_trips: Vec<f64>,
+    /// Packets lost at random, in percent.
+    #[arg(long, value_name = "PERCENT", value_delimiter = ',', default_values_t = [0.0, 0.01, 0.1, 1.0])]
+    pub(super) losses: Vec<f64>,
+    /// Congestion controls of both nodes.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_values = ["bbr", "cubic"])]
+    pub(super) congestion: Vec<String>,
+    /// Numbers of connections of iperf3.
+    #[arg(long, value_name = "COUNT", value_delimiter = ',', default_values_t = [1, 4, 16])]
+    pub(super) connections: Vec<u32>,
+    /// Leaves out the short transfers, or the long ones.
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["long", "short"])]
+    pub(super) lengths: Vec<PathLength>,
+}
+
+/// Length of a transfer over a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum PathLength {
+    /// As long as `--seconds`.
+    Long,
+    /// 64 MiB.
+    Short,
 }
 
 /// Fault of a NIC.

@@ -1,5 +1,6 @@
 //! Clusters of network namespaces on one machine: nodes with shaped NICs around a switch, as the
-//! script `tools/netlab` lays them out, and long paths between two of them. For tests and benchmarks.
+//! script `tools/netlab` lays them out, and long paths between two of them. For tests and
+//! benchmarks.
 
 mod relay;
 

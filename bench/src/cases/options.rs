@@ -92,10 +92,12 @@ pub(crate) struct PathOptions {
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) path_mbit: u32,
     /// Round-trip times in milliseconds.
-    #[arg(long, value_name = "MS", value_delimiter = ',', default_values_t = [1.0, 10.0, 50.0, 100.0])]
+    #[arg(long, value_name = "MS", value_delimiter = ',')]
+    #[arg(default_values_t = [1.0, 10.0, 50.0, 100.0])]
     pub(super) round_trips: Vec<f64>,
     /// Packets lost at random, in percent.
-    #[arg(long, value_name = "PERCENT", value_delimiter = ',', default_values_t = [0.0, 0.01, 0.1, 1.0])]
+    #[arg(long, value_name = "PERCENT", value_delimiter = ',')]
+    #[arg(default_values_t = [0.0, 0.01, 0.1, 1.0])]
     pub(super) losses: Vec<f64>,
     /// Congestion controls of both nodes.
     #[arg(long, value_name = "NAME", value_delimiter = ',', default_values = ["bbr", "cubic"])]

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use crate::core::check::{CheckComposer, CheckMethod};
 use crate::core::error::Error;
 use crate::core::piece::Piece;
-use crate::core::units::Span;
+use crate::core::units::{Span, subtract};
 use crate::core::wire::Check;
 
 /// Smallest part: three packets.
@@ -71,6 +71,52 @@ pub(super) struct SplitPiece {
     error: Option<Error>,
     /// True if its flow is gone: nobody waits for it.
     is_dropped: bool,
+}
+
+/// Pieces whose flows ended while parts of them were written. A flow that gets one of them requests
+/// what is not written: where headers change so often that no flow lives for a whole piece, the
+/// transfer goes on by parts.
+pub(super) struct BegunPieces {
+    pieces: VecDeque<SplitPiece>,
+}
+
+/// Begun pieces that are remembered.
+const BEGUN_MAX: usize = 64;
+
+impl BegunPieces {
+    pub(super) fn new() -> BegunPieces {
+        BegunPieces { pieces: VecDeque::new() }
+    }
+
+    /// Remembers what is written of a piece, and forgets the oldest of too many.
+    pub(super) fn keep(&mut self, split: SplitPiece) {
+        if split.checks.checks().next().is_none() {
+            return;
+        }
+        self.pieces.retain(|other| other.piece.span != split.piece.span);
+        self.pieces.push_back(split);
+        if self.pieces.len() > BEGUN_MAX {
+            self.pieces.pop_front();
+        }
+    }
+
+    /// Takes a piece that was begun, to be requested without what is written.
+    pub(super) fn resume(&mut self, piece: Piece) -> Option<SplitPiece> {
+        let at = self.pieces.iter().position(|begun| begun.piece.span == piece.span)?;
+        let SplitPiece { checks, .. } = self.pieces.remove(at)?;
+        let written: Vec<Span> = checks.checks().map(|(span, _)| span).collect();
+        let missing = subtract(piece.span, &written).into();
+        Some(SplitPiece {
+            piece,
+            missing,
+            out: 0,
+            writing: 0,
+            checks,
+            changed_in_row: 0,
+            error: None,
+            is_dropped: false,
+        })
+    }
 }
 
 /// End of a piece that was requested in parts.
@@ -254,5 +300,46 @@ mod tests {
         assert!(split.end().is_none());
         split.written(parts[0], Check::Crc64(0));
         assert!(matches!(split.end(), Some(SplitEnd::Dropped)));
+    }
+
+    #[test]
+    fn a_piece_that_was_begun_is_requested_without_what_is_written_of_it() {
+        let mut begun = BegunPieces::new();
+        let mut dropped = SplitPiece::new(PIECE, METHOD);
+        let parts: Vec<Span> =
+            (0..3).filter_map(|_| dropped.take(4096)).map(|part| part.span).collect();
+        dropped.received();
+        dropped.drop_flow();
+        dropped.written(parts[1], METHOD.of(parts[1], &bytes(parts[1])));
+        begun.keep(dropped);
+        begun.keep(SplitPiece::new(Piece { span: Span::new(0, 9), stolen: false }, METHOD));
+        assert!(begun.resume(Piece { span: Span::new(0, 9), stolen: false }).is_none(), "nothing");
+        let again = Piece { stolen: false, ..PIECE };
+        let mut split = begun.resume(again).expect("a part is written");
+        assert!(begun.resume(again).is_none(), "it is another flow's");
+        let rest: Vec<Span> =
+            std::iter::from_fn(|| split.take(1 << 20)).map(|part| part.span).collect();
+        assert_eq!(rest, [parts[0], Span::new(parts[1].end, PIECE.span.end)]);
+        for part in rest {
+            split.received();
+            split.written(part, METHOD.of(part, &bytes(part)));
+        }
+        let Some(SplitEnd::Landed(piece, check)) = split.end() else { panic!("all is written") };
+        assert_eq!((piece, check), (again, METHOD.of(PIECE.span, &bytes(PIECE.span))));
+    }
+
+    #[test]
+    fn the_oldest_of_too_many_begun_pieces_is_forgotten() {
+        let mut begun = BegunPieces::new();
+        let piece = |at: usize| Piece { span: Span::of(at as u64 * 8192, 8192), stolen: false };
+        for at in 0..=BEGUN_MAX {
+            let mut split = SplitPiece::new(piece(at), METHOD);
+            let part = split.take(4096).expect("a part").span;
+            split.received();
+            split.written(part, METHOD.of(part, &bytes(part)));
+            split.drop_flow();
+            begun.keep(split);
+        }
+        assert!(begun.resume(piece(0)).is_none() && begun.resume(piece(1)).is_some());
     }
 }

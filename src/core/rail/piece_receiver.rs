@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::flow_credit::{FlowCredit, REQUESTS_MAX};
-use super::piece_parts::{PART_BYTES_MIN, PartSize, SplitEnd, SplitPiece};
+use super::piece_parts::{BegunPieces, PART_BYTES_MIN, PartSize, SplitEnd, SplitPiece};
 use crate::core::check::CheckMethod;
 use crate::core::error::{Code, Error};
 use crate::core::piece::{FlowIx, Piece};
@@ -85,6 +85,7 @@ pub(crate) struct PieceReceiver {
     parts: PartSize,
     /// Pieces that are requested in parts, with their flows.
     splits: Vec<(FlowIx, SplitPiece)>,
+    begun: BegunPieces,
     silence: Duration,
     flows: BTreeMap<FlowIx, ReceiverFlow>,
     requests: u32,
@@ -123,6 +124,7 @@ impl PieceReceiver {
             method,
             parts: PartSize::whole(),
             splits: Vec::new(),
+            begun: BegunPieces::new(),
             silence,
             flows: BTreeMap::new(),
             requests: 0,
@@ -318,13 +320,13 @@ impl PieceReceiver {
         let (flow, split) = &mut self.splits[at];
         let flow = *flow;
         let Some(end) = split.end() else { return };
-        self.splits.swap_remove(at);
+        let (_, split) = self.splits.swap_remove(at);
         match end {
             SplitEnd::Landed(piece, check) => {
                 self.for_owner.push_back(scheduler::SchedulerEvent::Landed { flow, piece, check });
             }
             SplitEnd::Failed(piece, error) => self.fail(flow, piece, error),
-            SplitEnd::Dropped => {}
+            SplitEnd::Dropped => self.begun.keep(split),
         }
     }
 
@@ -339,21 +341,26 @@ impl PieceReceiver {
         if let Some(part) = own.find_map(|(_, split)| split.take(bytes_max)) {
             return Some(part);
         }
-        let piece = loop {
+        loop {
             let piece = self.flows.get_mut(&flow)?.leased.pop_front()?;
             // A piece may be leased to this flow again while it is out: it is requested once.
-            let is_out = self.flows[&flow].is_out(piece.span);
-            if !is_out && self.split_at(flow, piece.span).is_none() {
-                break piece;
+            if self.flows[&flow].is_out(piece.span) || self.split_at(flow, piece.span).is_some() {
+                continue;
             }
-        };
-        if self.method != CheckMethod::Crc64 || piece.span.bytes() <= bytes_max {
-            return Some(piece);
+            let begun = self.begun.resume(piece);
+            let is_whole = self.method != CheckMethod::Crc64 || piece.span.bytes() <= bytes_max;
+            if begun.is_none() && is_whole {
+                return Some(piece);
+            }
+            let mut split = begun.unwrap_or_else(|| SplitPiece::new(piece, self.method));
+            let part = split.take(bytes_max);
+            self.splits.push((flow, split));
+            if part.is_some() {
+                return part;
+            }
+            // All of it was written before.
+            self.end_split(self.splits.len() - 1);
         }
-        let mut split = SplitPiece::new(piece, self.method);
-        let part = split.take(bytes_max);
-        self.splits.push((flow, split));
-        part
     }
 
     /// Returns the requests that a flow may have out, and the pieces that may be leased to it.
@@ -600,6 +607,44 @@ mod tests {
             .filter_map(|event| match event {
                 scheduler::SchedulerEvent::Landed { piece, check, .. } => Some((*piece, *check)),
                 scheduler::SchedulerEvent::Failed { .. } => panic!("{event:?}"),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(landed, [(whole, check(whole.span))]);
+    }
+
+    /// Where headers changed often, no flow lived for a whole piece, and none ever landed.
+    #[test]
+    fn a_piece_lands_by_the_parts_of_many_flows() {
+        let mut piece_receiver = PieceReceiver::new(CheckMethod::Crc64, Duration::from_secs(30));
+        let whole = Piece { span: Span::new(0, 32 << 10), stolen: false };
+        let check = |span: Span| CheckMethod::Crc64.of(span, &vec![7; span.bytes() as usize]);
+        let mut heard = Vec::new();
+        for flow in (0..4).map(FlowIx) {
+            piece_receiver.handle(Moment(0), ReceiverEvent::FlowUp { flow, relays: false });
+            piece_receiver.handle(Moment(1), ReceiverEvent::Lease { flow, pieces: vec![whole] });
+            // The first piece ever arrives changed; one part of each flow does not.
+            let mut is_changed = flow == FlowIx(0);
+            while let Some(&(request, piece)) = requests(&mut piece_receiver).last() {
+                let answer = SenderAnswer::Data { request, span: piece.span, check: Check::None };
+                piece_receiver.handle(Moment(2), ReceiverEvent::Answer { flow, answer });
+                let intact = !std::mem::take(&mut is_changed);
+                piece_receiver.handle(Moment(3), ReceiverEvent::Received { flow, piece, intact });
+                if intact {
+                    let check = check(piece.span);
+                    piece_receiver.handle(Moment(4), ReceiverEvent::Written { flow, piece, check });
+                    break;
+                }
+            }
+            let error = Error::new(Code::Integrity, "a frame header was corrupted in transit");
+            piece_receiver.handle(Moment(5), ReceiverEvent::FlowDown { flow, error });
+            heard.extend(std::iter::from_fn(|| piece_receiver.poll_scheduler()));
+            while piece_receiver.poll_action().is_some() {}
+        }
+        let landed: Vec<_> = heard
+            .iter()
+            .filter_map(|event| match event {
+                scheduler::SchedulerEvent::Landed { piece, check, .. } => Some((*piece, *check)),
                 _ => None,
             })
             .collect();

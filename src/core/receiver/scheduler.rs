@@ -232,7 +232,7 @@ impl PieceScheduler {
             SchedulerEvent::Changed { .. } => self.counts.retries += 1,
             SchedulerEvent::PartLanded { flow } => {
                 let rail_pair = self.flows.rail_pair(flow);
-                rail_pair.into_iter().for_each(|rail_pair| self.rail_pairs.brought(rail_pair));
+                rail_pair.into_iter().for_each(|it| self.rail_pairs.brought(now, it));
             }
             SchedulerEvent::Failed { flow, piece, error } => self.failed(now, flow, piece, &error),
             SchedulerEvent::Returned { flow, pieces } => self.returned(now, flow, &pieces),
@@ -305,7 +305,7 @@ impl PieceScheduler {
     fn landed(&mut self, now: Moment, flow: FlowIx, piece: Piece, check: Check) {
         self.trouble = None;
         if let Some(rail_pair) = self.flows.landed(now, flow, piece.span) {
-            self.rail_pairs.landed(rail_pair);
+            self.rail_pairs.landed(now, rail_pair);
             if let Some(pace) = &mut self.pace {
                 pace.landed(rail_pair.sender, piece.span.bytes());
             }

@@ -362,6 +362,7 @@ fn stats(path: &str) -> NodeStats {
         active_ns: 3_000_000_000,
         room_ns: 0,
         commit_ns: 0,
+        epoch: 1,
         cpu_ns: 1_000_000_000,
         memory_bytes_max: 24 << 20,
         rails,

@@ -227,6 +227,8 @@ impl Coordinator {
                 self.ending.cancelled_short(&self.roster.get(node).address, &error);
             }
             ToMaster::Failed { error, stats } => {
+                let stated = stats.as_deref();
+                let error = self.planning.all_missing(self.planning_input(), node, error, stated);
                 self.peers[node].stage = PeerStage::Gone;
                 if let Some(stats) = stats {
                     self.peers[node].report(*stats);

@@ -7,7 +7,7 @@ use crate::core::master::attempt::TransferIdentity;
 use crate::core::master::coordinator::*;
 use crate::core::options::{Scheduler, TransferOptions};
 use crate::core::spec::Spec;
-use crate::core::units::Span;
+use crate::core::units::{Span, union};
 use crate::core::wire::Check;
 use crate::core::wire::control::{
     CheckValue, LandedSegment, NodeStats, PlanSegment, RailAdvert, RowState, SegmentChecks,
@@ -172,6 +172,30 @@ fn a_member_that_ends_before_the_last_part_has_failed() {
     assert_eq!(error.code, Code::Internal);
     assert_eq!(error.missing.iter().map(|it| it.bytes()).sum::<u64>(), 96 * 4096);
     assert!(coordinator.phase() > TransferPhase::Moving);
+}
+
+/// It had not heard of its last part when it failed, and did not name it.
+#[test]
+fn a_member_that_fails_before_it_hears_of_its_last_part_misses_that_too() {
+    let (mut coordinator, starts) = group_of_two();
+    let message = progress(2 * 4096, 2 * 4096, false);
+    let now = NOW + Duration::from_millis(100);
+    coordinator.handle(now, CoordinatorEvent::Message { node: NodeIx(1), message });
+    let told = coordinator.poll_action().expect("it gets more");
+    let ToNode::Start(second) = told.message else { panic!("{told:?}") };
+    let failed = |epoch, missing| {
+        let error = Error::new(Code::Data, "the disk is full").missing(missing);
+        let stats = Some(Box::new(NodeStats { epoch, ..NodeStats::default() }));
+        let message = ToMaster::Failed { error, stats };
+        CoordinatorEvent::Message { node: NodeIx(1), message }
+    };
+    let ToNode::Start(first) = &starts[0].1 else { panic!("the first plan") };
+    let known = vec![first.segments[0].span];
+    coordinator.handle(now, failed(first.epoch, known.clone()));
+    let mut wanted: Vec<Span> = second.segments.iter().map(|segment| segment.span).collect();
+    wanted.extend(known);
+    let (missing, wanted) = (coordinator.error().expect("it failed").missing, union(wanted));
+    assert!(wanted.iter().all(|span| missing.iter().any(|it| it.contains(*span))), "{missing:?}");
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub(super) struct CurrentPlan {
     pub(super) groups: GroupDealing,
     /// Version of the plan, from 1 on.
     epoch: u32,
+    /// Parts of groups that a newer plan gave a node, with the first version that has them.
+    added: Vec<(u32, NodeIx, Span)>,
     /// Bytes that the plan's receivers want, each counted for itself.
     planned_bytes: u64,
     /// Ranges without data in the sources, as senders report them.
@@ -166,17 +168,28 @@ impl CurrentPlan {
         Ok(())
     }
 
-    /// Puts further parts of groups in force.
-    pub(super) fn add_parts(&mut self, parts: Vec<PlannedSegment>, node_count: usize) {
+    fn add_parts(&mut self, parts: Vec<PlannedSegment>, node_count: usize) {
         let Some(plan) = &mut self.plan else { return };
         plan.planned.extend(parts);
         plan.planned.sort_by_key(|planned| planned.segment.span.start);
         self.by_receiver = ByReceiver::of(&plan.planned, node_count);
     }
 
-    /// Has nodes take in what has changed of the plan.
-    pub(super) fn renew(&mut self) {
+    /// Puts further parts of groups in force, which nodes are to take in.
+    pub(super) fn grow(&mut self, parts: Vec<PlannedSegment>, node_count: usize) {
         self.epoch += 1;
+        for PlannedSegment { segment, .. } in &parts {
+            let added = segment.receivers.iter().map(|node| (self.epoch, *node, segment.span));
+            self.added.extend(added);
+        }
+        self.add_parts(parts, node_count);
+    }
+
+    /// Returns the parts of groups that a node has and does not know of: it followed the plan of
+    /// this `epoch` last.
+    pub(super) fn unheard(&self, node: NodeIx, epoch: u32) -> Vec<Span> {
+        let unheard = |(added, of, _): &&(u32, NodeIx, Span)| *of == node && *added > epoch;
+        self.added.iter().filter(unheard).map(|(_, _, span)| *span).collect()
     }
 
     /// Checks that every receiver's part of the plan fits into a message. Only large parts are

@@ -138,6 +138,7 @@ const NO_STATS: NodeStats = NodeStats {
     active_ns: 0,
     room_ns: 0,
     commit_ns: 0,
+    epoch: 0,
     cpu_ns: 0,
     memory_bytes_max: 0,
     rails: Vec::new(),

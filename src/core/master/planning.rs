@@ -16,8 +16,8 @@ use crate::core::error::Error;
 use crate::core::options::Scheduler;
 use crate::core::plan;
 use crate::core::plan::{LowerBound, Plan};
-use crate::core::units::{Moment, NodeIx, Span};
-use crate::core::wire::control::{NodeAdvert, Prepared, SenderDelivery, Start};
+use crate::core::units::{Moment, NodeIx, Span, union};
+use crate::core::wire::control::{NodeAdvert, NodeStats, Prepared, SenderDelivery, Start};
 
 /// Plan of one transfer, with all that it is made from: reported sources, ranges of an earlier
 /// attempt, and measured speeds.
@@ -94,8 +94,7 @@ impl TransferPlanning {
         let DealtParts { mut parts, told } = groups.next(node, block_bytes, is_able);
         if !parts.is_empty() {
             parts.iter_mut().for_each(|part| self.feedback.weigh(part));
-            self.current.add_parts(parts, input.peers.len());
-            self.current.renew();
+            self.current.grow(parts, input.peers.len());
         }
         told
     }
@@ -182,6 +181,25 @@ impl TransferPlanning {
     /// Returns the ranges that a receiver was to fetch and did not have at its start.
     pub(super) fn unsettled(&self, input: PlanningInput<'_>, node: NodeIx) -> Vec<Span> {
         self.current.unsettled(context(input, &self.resuming, &self.modes), node)
+    }
+
+    /// Adds to the error of a node what is missing there and the node does not know of, by its
+    /// statistics: it has none if it had not begun.
+    pub(super) fn all_missing(
+        &self,
+        input: PlanningInput<'_>,
+        node: NodeIx,
+        mut error: Error,
+        stats: Option<&NodeStats>,
+    ) -> Error {
+        if input.peers[node.at()].stage == PeerStage::Moving {
+            error.missing.extend(match stats {
+                Some(stats) => self.current.unheard(node, stats.epoch),
+                None => self.unsettled(input, node),
+            });
+            error.missing = union(error.missing);
+        }
+        error
     }
 
     /// Returns the lowest possible duration under the limit.

@@ -432,7 +432,8 @@ impl Participant {
     }
 
     fn stats(&self) -> NodeStats {
-        self.scheduler.as_ref().map(PieceScheduler::counts).unwrap_or_default().into()
+        let counts = self.scheduler.as_ref().map(PieceScheduler::counts).unwrap_or_default();
+        NodeStats { epoch: self.plan.epoch(), ..counts.into() }
     }
 
     fn tell(&mut self, message: ToMaster) {

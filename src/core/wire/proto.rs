@@ -374,6 +374,8 @@ pub(crate) struct Stats {
     pub(crate) room_ns: u64,
     #[prost(uint64, tag = "23")]
     pub(crate) commit_ns: u64,
+    #[prost(uint32, tag = "24")]
+    pub(crate) epoch: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]

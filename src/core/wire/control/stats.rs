@@ -3,6 +3,8 @@
 /// Statistics of one node.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct NodeStats {
+    /// Version of the plan that it followed last; 0 if none came.
+    pub(crate) epoch: u32,
     /// Bytes received and kept.
     pub(crate) received_bytes: u64,
     /// Bytes sent.

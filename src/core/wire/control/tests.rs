@@ -227,6 +227,7 @@ fn stats() -> impl Strategy<Value = NodeStats> {
         resumed_bytes: counts[8],
         room_ns: counts[9],
         commit_ns: counts[10],
+        epoch: counts[10] as u32,
         rails,
         warnings,
     })
@@ -716,6 +717,7 @@ fn plain_stats() -> NodeStats {
         active_ns: 90_000_000_000,
         room_ns: 1_000_000_000,
         commit_ns: 2_000_000_000,
+        epoch: 1,
         cpu_ns: 30_000_000_000,
         memory_bytes_max: 60 << 20,
         resumed_bytes: 1 << 40,

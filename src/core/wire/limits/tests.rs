@@ -64,6 +64,7 @@ fn stats() -> NodeStats {
         active_ns: u64::MAX,
         room_ns: u64::MAX,
         commit_ns: u64::MAX,
+        epoch: u32::MAX,
         cpu_ns: u64::MAX,
         memory_bytes_max: u64::MAX,
         rails: vec![rail_stats(); RAILS_MAX],

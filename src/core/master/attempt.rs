@@ -209,6 +209,11 @@ impl Roster {
         u32::try_from(at).ok().map(StoreIx)
     }
 
+    /// Returns the speed of a node by its rows or its advert, in payload bytes per second.
+    pub(super) fn bytes_per_second(&self, node: NodeIx, advert: Option<&NodeAdvert>) -> f64 {
+        bytes_per_second(self.get(node), advert)
+    }
+
     /// Returns true if some node's speed is neither declared nor known to its kernel.
     pub(crate) fn assumes_speed(&self, adverts: &[Option<NodeAdvert>]) -> bool {
         self.entries

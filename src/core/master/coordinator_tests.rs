@@ -11,7 +11,7 @@ use crate::core::units::{Span, union};
 use crate::core::wire::Check;
 use crate::core::wire::control::{
     CheckValue, LandedSegment, NodeStats, PlanSegment, RailAdvert, RowState, SegmentChecks,
-    SenderDelivery,
+    SenderDelivery, SpeedSample,
 };
 use crate::core::wire::limits::{HOLES_MAX, SEGMENTS_MAX};
 
@@ -336,7 +336,7 @@ fn reads_while_it_is_waited_for(slow: NodeIx, name: &str) {
 /// Builds a report: `received_bytes` have landed, and node 0 has delivered `bytes`, with more
 /// requested if `busy`.
 fn progress(received_bytes: u64, bytes: u64, busy: bool) -> ToMaster {
-    let delivered = vec![SenderDelivery { index: 0, bytes, busy }];
+    let delivered = vec![SenderDelivery { index: 0, bytes, busy, sample: SpeedSample::default() }];
     ToMaster::Progress {
         received_bytes,
         sent_bytes: 0,

@@ -271,8 +271,12 @@ impl CurrentPlan {
         let holes = known.iter().flat_map(|span| within(&self.holes, *span));
         // By planned bytes: a member of a group is not asked for all that its rows say.
         let wanted_bytes = wanted.iter().map(|span| span.bytes()).sum();
+        // What a newer plan believes of speeds is measured, and no clock to hold flows back by,
+        // unless they wait for each other.
+        let is_paced =
+            !self.groups.is_member(node) && (self.epoch == 1 || !self.relayed.is_empty());
         let seconds = match self.receiver_speeds[node.at()] {
-            speed if speed > 0.0 && !self.groups.is_member(node) => wanted_bytes as f64 / speed,
+            speed if speed > 0.0 && is_paced => wanted_bytes as f64 / speed,
             _ => 0.0,
         };
         // The bound holds for the declared speeds.

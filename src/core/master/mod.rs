@@ -23,6 +23,7 @@ mod resume;
 pub(crate) mod roster;
 mod shutdown;
 mod silent_senders;
+mod speed_estimates;
 mod speed_feedback;
 pub(crate) mod status;
 pub(crate) mod summary;

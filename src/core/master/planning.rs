@@ -123,9 +123,16 @@ impl TransferPlanning {
         node: NodeIx,
         delivered: &[SenderDelivery],
     ) -> bool {
-        let heeds_speed = input.terms.options().scheduler != Scheduler::Uniform;
+        let heeds_speed = input.terms.options().scheduler != Scheduler::Uniform
+            && delivered.iter().all(|it| NodeIx(it.index).at() < input.peers.len());
         let block_bytes = input.roster.grid.block_bytes();
-        if !heeds_speed || !self.feedback.report(now, node, delivered, block_bytes) {
+        let is_moving = |node: NodeIx| input.peers[node.at()].stage == PeerStage::Moving;
+        let declared = |node: NodeIx| {
+            input.roster.bytes_per_second(node, input.peers[node.at()].advert().as_ref())
+        };
+        if !heeds_speed
+            || !self.feedback.report(now, node, delivered, block_bytes, is_moving, declared)
+        {
             return false;
         }
         let mut problem = input.roster.problem(&input.adverts());
@@ -138,7 +145,8 @@ impl TransferPlanning {
             return false;
         };
         let rest = plan::rest(&new.planned, &left);
-        if !SpeedFeedback::is_worth(&problem, &plan::rest(&old.planned, &left), &rest) {
+        let is_worth = self.feedback.is_worth(&problem, &plan::rest(&old.planned, &left), &rest);
+        if !is_worth && !self.feedback.is_outrun() {
             return false;
         }
         let seconds = plan::receiver_seconds(&problem, &rest);
@@ -152,6 +160,11 @@ impl TransferPlanning {
     /// Returns the plan in force, once there is one.
     pub(super) fn plan(&self) -> Option<&Plan> {
         self.current.plan()
+    }
+
+    /// Returns the number of plans so far. Further parts of groups are no plans.
+    pub(super) fn plan_count(&self) -> u32 {
+        self.feedback.plan_count()
     }
 
     /// Returns a receiver's part of the plan.

@@ -77,6 +77,7 @@ impl SilentSenders {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::wire::control::SpeedSample;
 
     const STALL: Duration = Duration::from_secs(30);
     const SENDER: NodeIx = NodeIx(0);
@@ -88,7 +89,7 @@ mod tests {
     }
 
     fn delivered(bytes: u64, busy: bool) -> [SenderDelivery; 1] {
-        [SenderDelivery { index: SENDER.0, bytes, busy }]
+        [SenderDelivery { index: SENDER.0, bytes, busy, sample: SpeedSample::default() }]
     }
 
     /// Returns true if the sender counts as silent after one receiver's reports, each with its

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::speed_estimates::SpeedEstimates;
 use crate::core::plan::{PlanProblem, PlannedSegment};
 use crate::core::units::{Moment, NodeIx};
 use crate::core::wire::control::SenderDelivery;
@@ -20,10 +21,17 @@ const WINDOW: Duration = Duration::from_secs(2);
 const BLOCKS_MIN: f64 = 4.0;
 /// Limit on the number of plans of one transfer.
 const EPOCHS_MAX: u32 = 16;
+/// Limit on the number of plans of a transfer without relays: they only share out anew.
+const PLANS_MAX: u32 = 64;
+/// Interval of judgements where no receiver feeds another.
+const JUDGED_EVERY: Duration = Duration::from_millis(90);
 /// Part of the wanted rate below which a node is slow.
 const SLOW: f64 = 0.5;
 /// A newer plan must take less than this part of the old one's time.
 const WORTH: f64 = 0.9;
+/// Gain of a newer plan that pays, as a part of the time that is left, and in seconds.
+const PAYS_PART: f64 = 0.02;
+const PAYS_SECONDS: f64 = 0.03;
 /// Limit on the watched pairs of nodes; a transfer with more is never replanned.
 const PAIRS_MAX: usize = 1 << 16;
 /// Lowest speed of a node, as a part of its declared speed.
@@ -43,6 +51,9 @@ pub(super) struct SpeedFeedback {
     left: BTreeMap<NodeIx, Vec<u64>>,
     judged: Option<Moment>,
     epochs: u32,
+    /// True if receivers feed each other by the plan.
+    has_relays: bool,
+    estimates: SpeedEstimates,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +72,10 @@ impl SpeedFeedback {
     pub(super) fn begin(&mut self, planned: &[PlannedSegment], seconds: &[f64]) {
         self.wanted.clear();
         self.moved.clear();
-        self.judged = None;
+        self.has_relays = planned.iter().any(|it| !it.relays.is_empty());
+        if self.has_relays {
+            self.judged = None;
+        }
         self.epochs += 1;
         for one in planned {
             for receiver in one.segment.remote_receivers() {
@@ -90,14 +104,30 @@ impl SpeedFeedback {
         self.left.get(&receiver).map(Vec::as_slice)
     }
 
-    /// Records a report. Returns true if some node turns out to be slower than assumed.
+    /// Records a report. Returns true if some node turns out to be slower or faster than assumed.
+    /// `is_moving` is false for receivers that are through, and `declared` is the speed of a node
+    /// by its rows or its advert.
     pub(super) fn report(
         &mut self,
         now: Moment,
         receiver: NodeIx,
         delivered: &[SenderDelivery],
         block_bytes: u64,
+        is_moving: impl Fn(NodeIx) -> bool,
+        declared: impl Fn(NodeIx) -> f64,
     ) -> bool {
+        if !self.has_relays {
+            if self.wanted.is_empty() {
+                return false;
+            }
+            delivered.iter().for_each(|it| self.estimates.report(now, receiver, it));
+            let judged = *self.judged.get_or_insert(now);
+            if now.since(judged) < JUDGED_EVERY || self.epochs >= PLANS_MAX {
+                return false;
+            }
+            self.judged = Some(now);
+            return self.estimates.judge(now, block_bytes, is_moving, declared);
+        }
         for it in delivered {
             let pair = (receiver, NodeIx(it.index));
             if self.wanted.contains_key(&pair) {
@@ -118,10 +148,10 @@ impl SpeedFeedback {
             return false;
         }
         self.judged = Some(now);
-        self.judge(now, block_bytes)
+        self.judge_relays(block_bytes)
     }
 
-    fn judge(&mut self, now: Moment, block_bytes: u64) -> bool {
+    fn judge_relays(&mut self, block_bytes: u64) -> bool {
         let mut parts: Vec<((NodeIx, NodeIx), f64)> = Vec::new();
         for (pair, moved) in &mut self.moved {
             let wanted = self.wanted[pair] * moved.heard.since(moved.since).as_secs_f64();
@@ -131,9 +161,10 @@ impl SpeedFeedback {
             if moved.busy {
                 parts.push((*pair, (moved.now - moved.before) as f64 / wanted));
             }
+            // The bytes are those of the last report, so the next window begins there.
             *moved = MovedBytes {
-                since: now,
-                heard: now,
+                since: moved.heard,
+                heard: moved.heard,
                 before: moved.now,
                 now: moved.now,
                 busy: true,
@@ -175,6 +206,10 @@ impl SpeedFeedback {
 
     /// Applies the measured speeds to the input of the planner.
     pub(super) fn apply(&self, problem: &mut PlanProblem) {
+        for (node, capacity) in (0..).map(NodeIx).zip(&mut problem.nodes) {
+            let sends = self.estimates.sends(node);
+            capacity.send_bytes_per_second = sends.unwrap_or(capacity.send_bytes_per_second);
+        }
         for (node, factor) in &self.sends {
             problem.nodes[node.at()].send_bytes_per_second *= factor;
         }
@@ -191,11 +226,17 @@ impl SpeedFeedback {
         let senders = part.segment.senders.iter().zip(&mut part.weights);
         for (sender, weight) in senders {
             *weight *= self.sends.get(sender).copied().unwrap_or(1.0);
+            *weight *= self.estimates.part_of(*sender);
         }
         let sum: f64 = part.weights.iter().sum();
         if sum > 0.0 {
             part.weights.iter_mut().for_each(|weight| *weight /= sum);
         }
+    }
+
+    /// Returns the number of plans so far.
+    pub(super) fn plan_count(&self) -> u32 {
+        self.epochs
     }
 
     /// Returns the slow nodes.
@@ -207,15 +248,26 @@ impl SpeedFeedback {
         slow
     }
 
+    /// Returns true if nodes are faster than the first plan believes, which is in force: flows are
+    /// held back for it.
+    pub(super) fn is_outrun(&self) -> bool {
+        self.epochs == 1 && !self.has_relays && self.estimates.is_outrun()
+    }
+
     /// Returns true if a plan is better than the old one, by the measured speeds, by enough to
     /// replace it.
     pub(super) fn is_worth(
+        &self,
         problem: &PlanProblem,
         old: &[PlannedSegment],
         new: &[PlannedSegment],
     ) -> bool {
-        crate::core::plan::mean_seconds(problem, new)
-            < WORTH * crate::core::plan::mean_seconds(problem, old)
+        if self.has_relays {
+            let [old, new] = [old, new].map(|it| crate::core::plan::mean_seconds(problem, it));
+            return new < WORTH * old;
+        }
+        let [old, new] = [old, new].map(|it| crate::core::plan::predicted_seconds(problem, it));
+        new < old - (PAYS_PART * old).max(PAYS_SECONDS)
     }
 }
 
@@ -225,6 +277,7 @@ mod tests {
     use crate::core::options::Scheduler;
     use crate::core::plan::{NodeCapacity, Plan, plan};
     use crate::core::units::Span;
+    use crate::core::wire::control::SpeedSample;
 
     const BLOCK: u64 = 1000;
 
@@ -247,6 +300,8 @@ mod tests {
         let plan = plan(&problem, Scheduler::Greedy).expect("a plan");
         let mut feedback = SpeedFeedback::default();
         feedback.begin(&plan.planned, &plan.receiver_seconds(&problem));
+        // Judged as where receivers feed each other.
+        feedback.has_relays = true;
         (problem, plan, feedback)
     }
 
@@ -263,9 +318,10 @@ mod tests {
             for (receiver, rates) in [NodeIx(2), NodeIx(3)].into_iter().zip(rates) {
                 let delivered = [0, 1].map(|index: u32| {
                     let bytes = rates[index as usize] * tick / 2;
-                    SenderDelivery { index, bytes, busy }
+                    SenderDelivery { index, bytes, busy, sample: SpeedSample::default() }
                 });
-                changed |= feedback.report(Moment(tick * 500_000_000), receiver, &delivered, BLOCK);
+                let now = Moment(tick * 500_000_000);
+                changed |= feedback.report(now, receiver, &delivered, BLOCK, |_| true, |_| 1e6);
             }
         }
         changed
@@ -284,7 +340,7 @@ mod tests {
         );
         let new =
             crate::core::plan::replan(&problem, &plan, &feedback.slow(), &[1.0]).expect("a plan");
-        assert!(SpeedFeedback::is_worth(&problem, &plan.planned, &new.planned), "{new:?}");
+        assert!(feedback.is_worth(&problem, &plan.planned, &new.planned), "{new:?}");
     }
 
     #[test]
@@ -307,10 +363,21 @@ mod tests {
         let (_, _, mut feedback) = begun();
         assert!(!reports(&mut feedback, 3, [[500_000, 500_000]; 2], true));
         for tick in 7..=24 {
-            let delivered =
-                [0, 1].map(|index| SenderDelivery { index, bytes: 500_000 * tick / 2, busy: true });
+            let delivered = [0, 1].map(|index| SenderDelivery {
+                index,
+                bytes: 500_000 * tick / 2,
+                busy: true,
+                sample: SpeedSample::default(),
+            });
             assert!(
-                !feedback.report(Moment(tick * 500_000_000), NodeIx(2), &delivered, BLOCK),
+                !feedback.report(
+                    Moment(tick * 500_000_000),
+                    NodeIx(2),
+                    &delivered,
+                    BLOCK,
+                    |_| true,
+                    |_| 1e6
+                ),
                 "{feedback:?}"
             );
         }

@@ -13,6 +13,11 @@ use crate::core::report::{
 };
 use crate::core::wire::control::NodeAdvert;
 
+/// Returns the number of plans that were made. Further parts of groups are no plans.
+pub(crate) fn plan_count(coordinator: &Coordinator) -> u32 {
+    coordinator.planning.plan_count()
+}
+
 /// Builds the report of a transfer that has ended. `wall` is the duration of the whole command.
 pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
     let mut error = coordinator.error();

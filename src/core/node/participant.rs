@@ -31,6 +31,7 @@ mod growing;
 mod growth;
 mod journal_queue;
 mod keeping;
+mod report_times;
 mod reports;
 mod room;
 
@@ -40,9 +41,10 @@ pub(crate) use room::RoomRequest;
 use followed_plan::FollowedPlan;
 use growth::PlanGrowth;
 use journal_queue::JournalQueue;
+use report_times::ReportTimes;
 
-/// Interval at which a receiver tells the master how far it is.
-const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+/// Interval at which what has landed is written to the journal.
+const KEEP_EVERY: Duration = Duration::from_millis(500);
 
 /// An event of a participant.
 #[derive(Clone, Debug)]
@@ -145,7 +147,10 @@ pub(crate) struct Participant {
     /// The master asked for the end, so that nothing needs to be told.
     dismissed: bool,
     landed_everywhere: bool,
-    progress_due: Moment,
+    /// Moment of the last event.
+    now: Moment,
+    report_times: ReportTimes,
+    keep_due: Moment,
     actions: VecDeque<ParticipantAction>,
 }
 
@@ -162,7 +167,9 @@ impl Participant {
             error: None,
             dismissed: false,
             landed_everywhere: false,
-            progress_due: Moment(0),
+            now: Moment(0),
+            report_times: ReportTimes::default(),
+            keep_due: Moment(0),
             actions: VecDeque::new(),
         }
     }
@@ -174,6 +181,7 @@ impl Participant {
     /// Takes in what happened. News that no state waits for is late, and changes nothing.
     pub(crate) fn handle(&mut self, now: Moment, event: ParticipantEvent) {
         use ParticipantState as State;
+        self.now = now;
         match (event, self.state) {
             (_, State::Ended) => {}
             (ParticipantEvent::Master(message), _) => self.master_says(now, message),
@@ -254,7 +262,8 @@ impl Participant {
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
         let scheduler =
             self.scheduler.as_ref().filter(|_| self.state == ParticipantState::Moving)?;
-        Some(scheduler.poll_timeout().map_or(self.progress_due, |due| due.min(self.progress_due)))
+        let due = self.report_times.due().min(self.keep_due);
+        Some(scheduler.poll_timeout().map_or(due, |other| due.min(other)))
     }
 
     fn prepared(&mut self, prepared: Prepared) {
@@ -305,7 +314,8 @@ impl Participant {
             return self.abort(error);
         }
         self.state = ParticipantState::Moving;
-        self.progress_due = now + PROGRESS_EVERY;
+        self.report_times.begin(now);
+        self.keep_due = now + KEEP_EVERY;
         let sources = self.plan.take_sources();
         let pair_count = |sender: NodeIx| self.plan.pair_count(sender);
         let found = self.journal_queue.take_found(self.plan.kept());
@@ -326,8 +336,9 @@ impl Participant {
 
     /// Has the scheduler keep to the part of the plan's duration that is left.
     fn keep_to_plan(&mut self, now: Moment) {
-        if let (Some(scheduler), Some(seconds)) = (&mut self.scheduler, self.plan.seconds()) {
-            scheduler.keep_to_plan(now, seconds * scheduler.extents().part_left());
+        if let Some(scheduler) = &mut self.scheduler {
+            let left = scheduler.extents().part_left();
+            scheduler.keep_to_plan(now, self.plan.seconds().map(|seconds| seconds * left));
         }
     }
 
@@ -342,9 +353,11 @@ impl Participant {
     }
 
     fn tick(&mut self, now: Moment) {
-        if now >= self.progress_due {
-            self.progress_due = now + PROGRESS_EVERY;
+        if now >= self.keep_due {
+            self.keep_due = now + KEEP_EVERY;
             self.keep();
+        }
+        if self.report_times.look(now, self.scheduler.as_ref()) {
             self.tell_progress();
         }
         let due = self.scheduler.as_ref().and_then(PieceScheduler::poll_timeout);
@@ -354,7 +367,7 @@ impl Participant {
     }
 
     fn tell_progress(&mut self) {
-        self.tell(reports::progress(self.scheduler.as_ref()));
+        self.tell(reports::progress(self.now, self.scheduler.as_ref()));
     }
 
     fn follow_owner(&mut self) {

@@ -204,6 +204,11 @@ pub(crate) fn mean_seconds(problem: &PlanProblem, planned: &[PlannedSegment]) ->
     load::mean_seconds(problem, planned)
 }
 
+/// Returns the duration by the weights alone, at the speeds of `problem`.
+pub(crate) fn predicted_seconds(problem: &PlanProblem, planned: &[PlannedSegment]) -> f64 {
+    load::seconds(problem, planned)
+}
+
 /// Returns the time after which each receiver has all its bytes, at the speeds of `problem`.
 pub(crate) fn receiver_seconds(problem: &PlanProblem, planned: &[PlannedSegment]) -> Vec<f64> {
     load::receiver_seconds(problem, planned)

@@ -91,7 +91,7 @@ impl ExtentMap {
         old.into_iter().map(index).collect()
     }
 
-    pub(super) fn grid(&self) -> BlockGrid {
+    pub(crate) fn grid(&self) -> BlockGrid {
         self.grid
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::delivery_meter::DeliveryMeter;
 use super::extent_map::ExtentMap;
 use super::rail_pairs::RailPair;
 use super::rate_meter::{RateMeter, ReceiverIntake};
@@ -31,6 +32,8 @@ pub(super) struct FlowLeases {
     intake: ReceiverIntake,
     /// Bytes that each sender has delivered, kept or not.
     delivered: BTreeMap<NodeIx, u64>,
+    /// Delivery of each sender while it was never out of requests.
+    meters: BTreeMap<NodeIx, DeliveryMeter>,
 }
 
 /// Flow whose leases take longest.
@@ -96,7 +99,9 @@ impl FlowLeases {
 
     /// Removes a flow. Returns its rail pair and the pieces that it had leased.
     pub(super) fn remove(&mut self, flow: FlowIx) -> Option<(RailPair, Vec<Piece>)> {
-        self.flows.remove(&flow).map(|state| (state.rail_pair, state.leased))
+        let state = self.flows.remove(&flow)?;
+        self.lease_ended(state.rail_pair.sender);
+        Some((state.rail_pair, state.leased))
     }
 
     /// Sets the room of a flow. Returns false if there is no such flow.
@@ -135,7 +140,11 @@ impl FlowLeases {
     /// # Panics
     /// If there is no such flow.
     pub(super) fn lease(&mut self, now: Moment, flow: FlowIx, pieces: Vec<Piece>) -> FlowCommand {
-        self.flows.get_mut(&flow).expect("the caller looked it up").lease(now, &pieces);
+        let state = self.flows.get_mut(&flow).expect("the caller looked it up");
+        state.lease(now, &pieces);
+        let sender = state.rail_pair.sender;
+        let is_asked = self.is_asked(sender);
+        self.meters.entry(sender).or_default().leased(now, is_asked);
         self.intake.start(now);
         FlowCommand::Lease { flow, pieces }
     }
@@ -150,15 +159,20 @@ impl FlowLeases {
         if state.leased.is_empty() {
             state.meter.pause(now);
         }
-        *self.delivered.entry(state.rail_pair.sender).or_insert(0) += span.bytes();
-        Some(state.rail_pair)
+        let rail_pair = state.rail_pair;
+        *self.delivered.entry(rail_pair.sender).or_insert(0) += span.bytes();
+        let is_asked = self.is_asked(rail_pair.sender);
+        self.meters.entry(rail_pair.sender).or_default().landed(now, span.bytes(), is_asked);
+        Some(rail_pair)
     }
 
     /// Ends the lease of a piece that failed. Returns its sender.
     pub(super) fn failed(&mut self, flow: FlowIx, span: Span) -> Option<NodeIx> {
         let state = self.flows.get_mut(&flow)?;
         state.leased.retain(|leased| leased.span != span);
-        Some(state.rail_pair.sender)
+        let sender = state.rail_pair.sender;
+        self.lease_ended(sender);
+        Some(sender)
     }
 
     /// Counts a piece that arrived changed. Returns the number of those since one landed.
@@ -174,7 +188,9 @@ impl FlowLeases {
         let state = self.flows.get_mut(&flow)?;
         state.revoking = false;
         state.leased.retain(|leased| pieces.iter().all(|piece| piece.span != leased.span));
-        Some(state.rail_pair.sender)
+        let sender = state.rail_pair.sender;
+        self.lease_ended(sender);
+        Some(sender)
     }
 
     /// Asks the latest flow to return half of its unrequested leases.
@@ -222,11 +238,29 @@ impl FlowLeases {
         self.flows_to(sender).count()
     }
 
-    /// Returns, for each sender that has delivered bytes, their number and whether some of its
-    /// pieces are leased.
+    /// Returns, for each sender that was asked for bytes, the number of those that it has delivered
+    /// and whether some of its pieces are leased.
     pub(super) fn delivered(&self) -> impl Iterator<Item = (NodeIx, u64, bool)> {
         let is_busy = |sender| self.flows_to(sender).any(|state| !state.leased.is_empty());
-        self.delivered.iter().map(move |(&sender, &bytes)| (sender, bytes, is_busy(sender)))
+        let bytes = |sender| self.delivered.get(&sender).copied().unwrap_or(0);
+        self.meters.keys().map(move |&sender| (sender, bytes(sender), is_busy(sender)))
+    }
+
+    /// Returns what a sender delivered while it was never out of requests.
+    pub(super) fn meter(&self, sender: NodeIx) -> DeliveryMeter {
+        self.meters.get(&sender).copied().unwrap_or_default()
+    }
+
+    /// Returns true if every flow to a sender has leases.
+    fn is_asked(&self, sender: NodeIx) -> bool {
+        self.flows_to(sender).all(|state| !state.leased.is_empty())
+    }
+
+    fn lease_ended(&mut self, sender: NodeIx) {
+        let is_asked = self.count_to(sender) > 0 && self.is_asked(sender);
+        if let Some(meter) = self.meters.get_mut(&sender) {
+            meter.ended(is_asked);
+        }
     }
 
     /// Returns true if a flow may have a piece which is not of its own share.

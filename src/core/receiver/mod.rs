@@ -5,6 +5,7 @@
 //! pieces to flows that have room, steals for flows that run dry, and composes the check values of
 //! what has landed.
 
+pub(crate) mod delivery_meter;
 pub(crate) mod extent_map;
 mod flow_leases;
 mod lease_limit;

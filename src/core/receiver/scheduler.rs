@@ -217,10 +217,10 @@ impl PieceScheduler {
         self.limit = Some(LeaseLimit::new(now, bytes_per_second, block_bytes));
     }
 
-    /// Paces flows by a plan that takes `seconds`: those that are ahead pause in favour of those
-    /// that are behind.
-    pub(crate) fn keep_to_plan(&mut self, now: Moment, seconds: f64) {
-        self.pace = Some(PlanPacing::new(now, seconds, &self.shares));
+    /// Paces flows by a plan that takes `seconds`, or not at all: those that are ahead pause in
+    /// favour of those that are behind.
+    pub(crate) fn keep_to_plan(&mut self, now: Moment, seconds: Option<f64>) {
+        self.pace = seconds.map(|seconds| PlanPacing::new(now, seconds, &self.shares));
     }
 
     /// Handles one event.

@@ -21,6 +21,7 @@ use crate::core::error::{Code, Error};
 use crate::core::master::attempt::AttemptConfig;
 use crate::core::master::coordinator::TransferPhase;
 use crate::core::master::roster::Roster;
+use crate::core::master::summary;
 use crate::core::piece::FlowIx;
 use crate::core::receiver::scheduler::SchedulerCounts;
 use crate::core::spec::RowRole;
@@ -59,6 +60,8 @@ pub(crate) struct SimOutcome {
     /// The same for each node that everything landed at.
     pub(crate) node_seconds: Vec<Option<f64>>,
     pub(crate) bound_seconds: f64,
+    /// Number of plans that were made.
+    pub(crate) plans: u32,
     pub(crate) counts: SchedulerCounts,
     pub(crate) history: TransferTimeline,
     /// Nodes that have heard the good-bye of the master.
@@ -243,6 +246,7 @@ impl SimCluster {
             digest: coordinator.digest(),
             node_seconds: node_seconds.collect(),
             bound_seconds,
+            plans: summary::plan_count(coordinator),
             counts,
             heard_out: heard_out.collect(),
             log: self.log.take(),

@@ -8,7 +8,7 @@ use super::net::SimNetwork;
 use super::schedule::SimSchedule;
 use super::sessions::SimSessions;
 use super::timeline::TransferTimeline;
-use super::world::{SimEndpoint, SimReach, SimWorld};
+use super::world::{DiskUse, SimEndpoint, SimReach, SimWorld};
 use crate::core::units::{Moment, NodeIx};
 
 /// Payload of a packet.
@@ -22,6 +22,8 @@ pub(super) struct SimContext {
     pub(super) reach: SimReach,
     pub(super) history: TransferTimeline,
     pub(super) world: SimWorld,
+    /// Moments at which serial disks are through with what they were given: reads and writes.
+    disks_free: Vec<[Moment; 2]>,
 }
 
 impl SimContext {
@@ -32,6 +34,7 @@ impl SimContext {
             sessions: SimSessions::default(),
             reach: SimReach::default(),
             history: TransferTimeline::default(),
+            disks_free: vec![[Moment(0); 2]; world.links.len()],
             world,
         }
     }
@@ -62,6 +65,20 @@ impl SimContext {
         self.world.disk_latency
             + jitter
             + Duration::from_secs_f64(bytes as f64 / self.world.disk_bytes_per_second)
+    }
+
+    /// The time of the disk of a node for a piece of so many bytes.
+    pub(super) fn piece_seconds(&mut self, node: NodeIx, used: DiskUse, bytes: u64) -> Duration {
+        let seconds = self.disk_seconds(bytes);
+        let Some(disk) = self.world.disks.get(node.at()).copied().flatten() else { return seconds };
+        let (at, rate) = match used {
+            DiskUse::Read => (0, disk.reads),
+            DiskUse::Write => (1, disk.writes),
+        };
+        let now = self.now();
+        let free = &mut self.disks_free[node.at()][at];
+        *free = (*free).max(now) + Duration::from_secs_f64(bytes as f64 / rate);
+        seconds + free.since(now)
     }
 
     /// Returns the moment until which two nodes cannot make a flow between each other, if they

@@ -81,6 +81,7 @@ pub(crate) fn forecast(
         latency: scenario.delay,
         disk_latency: Duration::ZERO,
         disk_bytes_per_second: f64::INFINITY,
+        disks: Vec::new(),
         disk_whims: Duration::ZERO,
         faults: PieceFaults::default(),
         launched: false,

@@ -13,6 +13,7 @@ use super::messages::{
     FlowEnd, FlowMessage, FlowTransit, KernelOp, OrderedChannel, SimEvent, SimRailIx,
 };
 use super::transfer::SimTransfers;
+use super::world::DiskUse;
 use crate::core::error::{Code, Error};
 use crate::core::piece::{FlowIx, TransferIx};
 use crate::core::rail::{
@@ -127,7 +128,7 @@ impl SimRail {
             }
             RailAction::Write { slot, piece, .. } => {
                 assert!(self.receives.insert(slot), "one operation at a time");
-                let delay = cx.disk_seconds(piece.bytes());
+                let delay = cx.piece_seconds(self.node, DiskUse::Write, piece.bytes());
                 self.kernel_later(cx, delay, KernelOp::Write(slot));
             }
             RailAction::Probe { slot, .. } => {
@@ -139,7 +140,8 @@ impl SimRail {
             }
             RailAction::Read { slot, loading, mode } => {
                 assert!(self.sends.insert(slot), "one operation at a time");
-                let delay = cx.disk_seconds(loading.request.span.bytes());
+                let bytes = loading.request.span.bytes();
+                let delay = cx.piece_seconds(self.node, DiskUse::Read, bytes);
                 self.kernel_later(cx, delay, KernelOp::Read(slot, loading, mode));
             }
             RailAction::Send { slot, flow, bytes, route, .. } => {

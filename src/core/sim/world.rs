@@ -22,6 +22,9 @@ pub(crate) struct SimWorld {
     pub(crate) disk_latency: Duration,
     /// Rate of a disk.
     pub(crate) disk_bytes_per_second: f64,
+    /// Disks of nodes that do one thing after another, besides these times. None where this says
+    /// nothing.
+    pub(crate) disks: Vec<Option<SerialDisk>>,
     /// Time that a disk may take longer, by chance.
     pub(crate) disk_whims: Duration,
     pub(crate) faults: PieceFaults,
@@ -31,6 +34,20 @@ pub(crate) struct SimWorld {
     pub(crate) seed: u64,
     /// True if every event is written down.
     pub(crate) keeps_log: bool,
+}
+
+/// Rates of a disk that serves one operation after another, in bytes per second.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct SerialDisk {
+    pub(crate) reads: f64,
+    pub(crate) writes: f64,
+}
+
+/// Use of a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum DiskUse {
+    Read,
+    Write,
 }
 
 /// Faults of pieces, in parts of a thousand of the pieces that it could happen to.

@@ -393,6 +393,18 @@ pub(crate) struct SenderDelivery {
     pub(crate) bytes: u64,
     /// True if more will be requested of it.
     pub(crate) busy: bool,
+    /// Delivery while it was never out of requests.
+    pub(crate) sample: SpeedSample,
+}
+
+/// Delivery of a sender while it was never out of requests of a receiver: what it brings at best.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct SpeedSample {
+    /// Bytes that arrived, and the time that they took. Both only grow.
+    pub(crate) bytes: u64,
+    pub(crate) micros: u64,
+    /// Time since the last of them, if it still has requests; else 0.
+    pub(crate) waiting_micros: u64,
 }
 
 impl ToMaster {

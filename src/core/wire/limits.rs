@@ -73,6 +73,9 @@ pub(crate) const SLOTS_MAX: u32 = 1 << 16;
 /// Segments whose remaining bytes a receiver reports twice a second: half a KiB in each message.
 pub(crate) const LEFT_MAX: usize = 64;
 
+/// Senders whose samples a receiver reports: beyond that a master does not watch them.
+pub(crate) const SAMPLES_MAX: usize = 1 << 12;
+
 /// Ranges of one node that are compared with those of others: about a MiB of numbers.
 pub(crate) const REPLICA_RANGES_MAX: usize = 1 << 16;
 

@@ -307,6 +307,11 @@ pub(crate) struct Progress {
     /// Bytes of its part that no sender is left for.
     #[prost(uint64, tag = "5")]
     pub(crate) missing_bytes: u64,
+    /// Three numbers for each sender, in the order of `delivered`: bytes that arrived while it was
+    /// never out of requests, the microseconds that they took, and the microseconds since the last.
+    /// Empty if nothing was measured.
+    #[prost(uint64, repeated, tag = "6")]
+    pub(crate) samples: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -19,7 +19,8 @@ use crate::core::units::{Moment, NodeIx, Span, union};
 use crate::core::wire::Check;
 use crate::core::wire::control::{
     CheckValue, KeptRanges, LandedSegment, NodeAdvert, NodeStats, Prepared, RailAdvert, RowState,
-    SegmentChecks, SenderDelivery, SourceOrigin, Start, ToMaster, ToNode, decode, encode,
+    SegmentChecks, SenderDelivery, SourceOrigin, SpeedSample, Start, ToMaster, ToNode, decode,
+    encode,
 };
 
 /// Rows of the transfers: apart, copied, into one file, by a group, by a node that does both.
@@ -160,6 +161,11 @@ impl MasterWorld {
                     index: script.below(6) as u32,
                     bytes: number(script),
                     busy: script.coin(),
+                    sample: SpeedSample {
+                        bytes: number(script),
+                        micros: number(script),
+                        waiting_micros: number(script),
+                    },
                 };
                 ToMaster::Progress {
                     received_bytes: number(script),

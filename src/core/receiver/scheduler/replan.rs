@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{PieceScheduler, SegmentSenders};
 use crate::core::error::{Code, Error};
 use crate::core::piece::FlowIx;
+use crate::core::receiver::delivery_meter::DeliveryMeter;
 use crate::core::receiver::extent_map::ExtentMap;
 use crate::core::receiver::sender_shares::SenderShares;
 use crate::core::units::{Moment, NodeIx, Span};
@@ -73,12 +74,13 @@ impl PieceScheduler {
         if self.counts.resumed_bytes > 0 { self.extents.landed_within(span) } else { Vec::new() }
     }
 
-    /// Returns, for each sender, the bytes it has delivered and whether more will be requested of
-    /// it.
-    pub(crate) fn delivered(&self) -> impl Iterator<Item = (NodeIx, u64, bool)> {
+    /// Returns, for each sender, the bytes it has delivered, whether more will be requested of it,
+    /// and what it delivered while it was never out of requests.
+    pub(crate) fn delivered(&self) -> impl Iterator<Item = (NodeIx, u64, bool, DeliveryMeter)> {
         let delivered = self.flows.delivered();
         delivered.map(|(sender, bytes, has_leases)| {
-            (sender, bytes, has_leases || self.shares.bytes_of(sender) > 0)
+            let is_busy = has_leases || self.shares.bytes_of(sender) > 0;
+            (sender, bytes, is_busy, self.flows.meter(sender))
         })
     }
 }

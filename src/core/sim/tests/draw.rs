@@ -12,9 +12,21 @@ use crate::core::master::roster::Roster;
 use crate::core::options::{CheckKind, DataPath, Scheduler, TransferOptions};
 use crate::core::sim::net::NodeLinks;
 use crate::core::sim::schedule::EventLog;
-use crate::core::sim::world::{PieceFaults, SimWorld};
+use crate::core::sim::world::{PieceFaults, SerialDisk, SimWorld};
 use crate::core::spec::{DataUri, Row, RowRole, Spec};
 use crate::core::units::{BitRate, Span, union};
+
+/// In every fourth trial one node has a slow disk.
+fn disks(seed: u64, count: usize) -> Vec<Option<SerialDisk>> {
+    let mut random = SplitMix::new(seed ^ 0xd15c);
+    let mut disks = vec![None; count];
+    if random.below(4) == 0 {
+        let rate = f64::from(1 << 18) * f64::from(1 << random.below(6));
+        let node = random.below(count as u64) as usize;
+        disks[node] = Some(SerialDisk { reads: rate, writes: rate });
+    }
+    disks
+}
 
 /// A transfer, drawn from a seed.
 pub(super) fn draw(seed: u64) -> Trial {
@@ -119,6 +131,7 @@ pub(super) fn draw(seed: u64) -> Trial {
         },
         disk_latency: microseconds(&mut random, 5_000),
         disk_bytes_per_second: 1e9,
+        disks: disks(seed, count),
         disk_whims: match random.below(3) {
             0 => microseconds(&mut random, 200_000),
             _ => Duration::ZERO,

@@ -287,13 +287,16 @@ fn to_master() -> impl Strategy<Value = ToMaster> {
         prepared.prop_map(ToMaster::Prepared),
         (
             any::<[u64; 3]>(),
-            vec((0..NODES_MAX as u32, any::<(u64, bool)>()), 0..4),
+            vec((0..NODES_MAX as u32, any::<(u64, bool, [u64; 3])>()), 0..4),
             vec(any::<u64>(), 0..4)
         )
             .prop_map(|([received_bytes, sent_bytes, missing_bytes], delivered, left)| {
-                let delivered = delivered
-                    .into_iter()
-                    .map(|(index, (bytes, busy))| SenderDelivery { index, bytes, busy });
+                let one = |(index, (bytes, busy, numbers)): (u32, (u64, bool, [u64; 3]))| {
+                    let [sampled, micros, waiting_micros] = numbers;
+                    let sample = SpeedSample { bytes: sampled, micros, waiting_micros };
+                    SenderDelivery { index, bytes, busy, sample }
+                };
+                let delivered = delivered.into_iter().map(one);
                 ToMaster::Progress {
                     received_bytes,
                     sent_bytes,

@@ -7,11 +7,11 @@ use super::fields::{
 use crate::core::error::Error;
 use crate::core::wire::control::{
     CheckValue, KeptRanges, LandedSegment, NodeStats, Prepared, RailStats, RowState, SegmentChecks,
-    SenderDelivery, SourceOrigin, ToMaster, WireMessage,
+    SenderDelivery, SourceOrigin, SpeedSample, ToMaster, WireMessage,
 };
 use crate::core::wire::limits::{
     HAVE_MAX, ITEMS_MAX, LEFT_MAX, NODES_MAX, NOTES_MAX, RAILS_MAX, REPLICA_VALUES_MAX, ROWS_MAX,
-    TEXT_BYTES_MAX, WARNINGS_MAX,
+    SAMPLES_MAX, TEXT_BYTES_MAX, WARNINGS_MAX,
 };
 use crate::core::wire::{Check, WireError, proto};
 
@@ -24,6 +24,7 @@ impl WireMessage for ToMaster {
             ToMaster::Progress { received_bytes, sent_bytes, delivered, left, missing_bytes } => {
                 let pair =
                     |it: &SenderDelivery| [u64::from(it.index) << 1 | u64::from(it.busy), it.bytes];
+                let samples = samples_of(delivered);
                 let delivered = delivered.iter().flat_map(pair).collect();
                 let (received_bytes, sent_bytes, left, missing_bytes) =
                     (*received_bytes, *sent_bytes, left.clone(), *missing_bytes);
@@ -33,6 +34,7 @@ impl WireMessage for ToMaster {
                     delivered,
                     left,
                     missing_bytes,
+                    samples,
                 })
             }
             &ToMaster::Comparing { read_bytes } => proto::ToMasterKind::Comparing(read_bytes),
@@ -61,12 +63,13 @@ impl WireMessage for ToMaster {
                 delivered,
                 left,
                 missing_bytes,
+                samples,
             }) => {
                 within("the segments of a report", left.len(), LEFT_MAX)?;
                 ToMaster::Progress {
                     received_bytes,
                     sent_bytes,
-                    delivered: delivered_of(&delivered)?,
+                    delivered: delivered_of(&delivered, &samples)?,
                     left,
                     missing_bytes,
                 }
@@ -370,16 +373,35 @@ fn rails(proto: &proto::Stats) -> Result<Vec<RailStats>, WireError> {
         .collect()
 }
 
-fn delivered_of(numbers: &[u64]) -> Result<Vec<SenderDelivery>, WireError> {
+/// Returns the samples of senders, three numbers each; none at all if there are none, or too many.
+fn samples_of(delivered: &[SenderDelivery]) -> Vec<u64> {
+    let is_told = delivered.len() <= SAMPLES_MAX
+        && delivered.iter().any(|it| it.sample != SpeedSample::default());
+    let three = |it: &SenderDelivery| {
+        let SpeedSample { bytes, micros, waiting_micros } = it.sample;
+        [bytes, micros, waiting_micros]
+    };
+    if is_told { delivered.iter().flat_map(three).collect() } else { Vec::new() }
+}
+
+fn delivered_of(numbers: &[u64], samples: &[u64]) -> Result<Vec<SenderDelivery>, WireError> {
     let field = "the deliveries of senders";
     let (pairs, rest) = numbers.as_chunks::<2>();
-    if !rest.is_empty() {
+    let (samples, more) = samples.as_chunks::<3>();
+    if !rest.is_empty() || !more.is_empty() || !(samples.is_empty() || samples.len() == pairs.len())
+    {
         return Err(WireError::Contradiction { field });
     }
     within(field, pairs.len(), NODES_MAX)?;
-    let one = |&[sender, bytes]: &[u64; 2]| {
+    within("the samples of senders", samples.len(), SAMPLES_MAX)?;
+    let samples = samples.iter().map(|&[bytes, micros, waiting_micros]| SpeedSample {
+        bytes,
+        micros,
+        waiting_micros,
+    });
+    let one = |(&[sender, bytes], sample): (&[u64; 2], SpeedSample)| {
         let index = u32::try_from(sender >> 1).map_err(|_| WireError::Contradiction { field })?;
-        Ok(SenderDelivery { index: node_index(index)?, bytes, busy: sender & 1 == 1 })
+        Ok(SenderDelivery { index: node_index(index)?, bytes, busy: sender & 1 == 1, sample })
     };
-    pairs.iter().map(one).collect()
+    pairs.iter().zip(samples.chain(std::iter::repeat(SpeedSample::default()))).map(one).collect()
 }

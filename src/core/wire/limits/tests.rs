@@ -12,8 +12,8 @@ use crate::core::units::Span;
 use crate::core::wire::control::{
     CheckValue, FileSharing, FlowHello, FlowKey, KeptRanges, LandedSegment, NodeAdvert, NodeStats,
     OfferedSource, PeerNode, PlanSegment, Prepare, Prepared, QueryAnswer, RailAdvert, RailStats,
-    ReplicaRange, RowState, SegmentChecks, SenderDelivery, SenderShare, SourceOrigin, Start,
-    ToMaster, ToNode, WireMessage, WireOptions, WireRow, decode, encode,
+    ReplicaRange, RowState, SegmentChecks, SenderDelivery, SenderShare, SourceOrigin, SpeedSample,
+    Start, ToMaster, ToNode, WireMessage, WireOptions, WireRow, decode, encode,
 };
 use crate::core::wire::limits::*;
 use crate::core::wire::{Check, WireError};
@@ -279,16 +279,19 @@ fn reports_of_as_many_segments_and_nodes_as_there_may_be_fit_one_message() {
     let mut segments: Vec<LandedSegment> = (1..SEGMENTS_MAX).map(folded).collect();
     segments.insert(0, LandedSegment { span: range(0), checks: all_of_one });
     travels(&ToMaster::Landed { segments, stats: stats() });
-    let delivered = (0..NODES_MAX)
-        .map(|at| SenderDelivery { index: at as u32, bytes: u64::MAX, busy: true })
-        .collect();
-    travels(&ToMaster::Progress {
-        received_bytes: u64::MAX,
-        sent_bytes: u64::MAX,
-        delivered,
-        left: vec![u64::MAX; LEFT_MAX],
-        missing_bytes: u64::MAX,
-    });
+    let most = SpeedSample { bytes: u64::MAX, micros: u64::MAX, waiting_micros: u64::MAX };
+    for (senders, sample) in [(NODES_MAX, SpeedSample::default()), (SAMPLES_MAX, most)] {
+        let delivered = (0..senders)
+            .map(|at| SenderDelivery { index: at as u32, bytes: u64::MAX, busy: true, sample })
+            .collect();
+        travels(&ToMaster::Progress {
+            received_bytes: u64::MAX,
+            sent_bytes: u64::MAX,
+            delivered,
+            left: vec![u64::MAX; LEFT_MAX],
+            missing_bytes: u64::MAX,
+        });
+    }
     travels(&ToMaster::Report(stats()));
     travels(&QueryAnswer { json: name(STATUS_BYTES_MAX) });
 }

@@ -4,14 +4,15 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 
 use super::book::BenchResults;
 use super::fixture::CaseFixture;
 use crate::bar::Threshold;
-use crate::cluster::{CompletedTransfer, LabCluster, address};
+use crate::cluster::{CompletedTransfer, LabCluster, address, report};
 
 /// Rate of the NICs where one receiver is slow.
 const RATE_MBIT: u32 = 100;
@@ -19,6 +20,11 @@ const RATE_MBIT: u32 = 100;
 const SLOW_MBIT: u32 = 10;
 /// Number of copies for the case with a slow receiver.
 const COUNT_WITH_SLOW: u32 = 8;
+/// Number of copies for the case with a receiver that dies, and its node.
+const COUNT_WITH_DEAD: u32 = 16;
+const DEAD_NODE: u32 = 6;
+/// Interval of counter readings.
+const READING: Duration = Duration::from_millis(20);
 /// Seconds that one copy takes in the cases below, or fewer.
 const SECONDS: f64 = 8.0;
 
@@ -42,9 +48,13 @@ pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
         let part = (bench.options.seconds / SECONDS).min(1.0);
         (((mib << 20) as f64 * part) as u64).next_multiple_of(1 << 20)
     };
+    let only = &bench.options.copies;
     for CopiesCase { mib, rate_mbit, counts } in CASES {
         let mut one = 0.0;
-        for &(count, most) in [(1, 1.0)].iter().chain(counts) {
+        let chosen = counts.iter().filter(|(count, _)| only.is_empty() || only.contains(count));
+        let chosen: Vec<(u32, f64)> = chosen.copied().collect();
+        let first = (!chosen.is_empty()).then_some((1, 1.0));
+        for (count, most) in first.into_iter().chain(chosen) {
             let cluster = bench.cluster(1 + count, &[rate_mbit])?;
             book.now(&format!("{count} copies at {rate_mbit} Mbit/s"));
             let copied = copy(bench, &cluster, (count, bytes(mib)), (rate_mbit, rate_mbit))?;
@@ -59,7 +69,52 @@ pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
             book.keep(copied.transferred.report);
         }
     }
-    with_slow(bench, book, bytes(64))
+    if only.is_empty() {
+        with_slow(bench, book, bytes(64))?;
+    }
+    if only.is_empty() || only.contains(&COUNT_WITH_DEAD) {
+        with_dead(bench, book, bytes(64))?;
+    }
+    Ok(())
+}
+
+/// Copies of which one receiver dies when a third is in, or loses its link: the part that it was to
+/// pass on comes from others.
+fn with_dead(bench: &CaseFixture, book: &mut BenchResults, bytes: u64) -> Result<()> {
+    let cluster = bench.cluster(1 + COUNT_WITH_DEAD, &[RATE_MBIT])?;
+    let whole = copy(bench, &cluster, (COUNT_WITH_DEAD, bytes), (RATE_MBIT, RATE_MBIT))?.seconds;
+    drop(cluster);
+    for (fault, is_killed) in [("is killed", true), ("loses its link", false)] {
+        let cluster = bench.cluster(1 + COUNT_WITH_DEAD, &[RATE_MBIT])?;
+        book.now(&format!("{COUNT_WITH_DEAD} copies, one receiver {fault}"));
+        let (rows, files) = rows((COUNT_WITH_DEAD, bytes), (RATE_MBIT, RATE_MBIT));
+        for file in &files {
+            let _ = fs::remove_file(bench.lab.path(file));
+        }
+        let mut master = cluster.start(&format!("dead-{is_killed}"), &rows)?;
+        let mut is_struck = false;
+        while !master.has_ended(READING) {
+            if !is_struck && cluster.received(DEAD_NODE)?[0] > bytes / 3 {
+                is_struck = true;
+                if is_killed {
+                    cluster.daemon(DEAD_NODE).signal(Signal::SIGKILL)?;
+                } else {
+                    cluster.fault(DEAD_NODE, 0, &["drop"])?;
+                }
+            }
+        }
+        ensure!(is_struck, "the copies were made before a third was in");
+        let report = report(&master.wait()?)?;
+        let others = files.iter().zip(2..).filter(|(_, node)| *node != DEAD_NODE);
+        let seconds: Vec<f64> =
+            others.map(|(file, _)| took(&bench.lab.path(file), bytes)).collect::<Result<_>>()?;
+        let seconds = seconds.into_iter().fold(0.0, f64::max);
+        let what = format!("{COUNT_WITH_DEAD} copies, one receiver {fault}: the others / all");
+        let note = format!("{seconds:.2} s; without, {whole:.2} s");
+        book.ratio(what, seconds / whole, Threshold::AtMost(1.1), note);
+        book.keep(report);
+    }
+    Ok(())
 }
 
 /// Copies of which one receiver is slow, with and without a word on it.
@@ -113,14 +168,10 @@ fn copy(
     (count, bytes): (u32, u64),
     (rate_mbit, last_mbit): (u32, u32),
 ) -> Result<CopyRun> {
-    let last = bytes - 1;
-    let mut rows = format!("writer {} pattern:3 0 0-{last} speed={rate_mbit}M\n", address(1));
-    let files: Vec<String> = (1..=count).map(|copy| format!("copy{copy}")).collect();
-    for (node, file) in (2..).zip(&files) {
+    let (rows, files) = rows((count, bytes), (rate_mbit, last_mbit));
+    for file in &files {
         // A replaced file keeps its time of creation.
         let _ = fs::remove_file(bench.lab.path(file));
-        let speed = if node == 1 + count { last_mbit } else { rate_mbit };
-        rows += &format!("reader {} file:///{file} 0 0-{last} speed={speed}M\n", address(node));
     }
     let ended = cluster.start(&format!("copies-{count}-{last_mbit}"), &rows)?.wait()?;
     let transferred = CompletedTransfer::of(&ended, bytes * u64::from(count))?;
@@ -133,6 +184,18 @@ fn copy(
         others_seconds: latest(&seconds[..seconds.len() - 1]),
         transferred,
     })
+}
+
+/// Returns the rows of so many copies of so many bytes, and the names of the files.
+fn rows((count, bytes): (u32, u64), (rate_mbit, last_mbit): (u32, u32)) -> (String, Vec<String>) {
+    let last = bytes - 1;
+    let mut rows = format!("writer {} pattern:3 0 0-{last} speed={rate_mbit}M\n", address(1));
+    let files: Vec<String> = (1..=count).map(|copy| format!("copy{copy}")).collect();
+    for (node, file) in (2..).zip(&files) {
+        let speed = if node == 1 + count { last_mbit } else { rate_mbit };
+        rows += &format!("reader {} file:///{file} 0 0-{last} speed={speed}M\n", address(node));
+    }
+    (rows, files)
 }
 
 /// Returns the time from the creation of a file to its renaming.

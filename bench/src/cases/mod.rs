@@ -6,6 +6,7 @@ mod adverse;
 pub(crate) mod book;
 mod concurrent;
 mod copies;
+mod fanin;
 mod faults;
 mod fixture;
 mod iperf;
@@ -31,7 +32,7 @@ pub(crate) use options::CaseOptions;
 use options::LabCase;
 
 /// The cases, in the order in which they run.
-const ALL: [LabCase; 12] = [
+const ALL: [LabCase; 13] = [
     LabCase::Nics,
     LabCase::Fast,
     LabCase::Uneven,
@@ -39,6 +40,7 @@ const ALL: [LabCase; 12] = [
     LabCase::Concurrent,
     LabCase::Random,
     LabCase::Copies,
+    LabCase::FanIn,
     LabCase::Slowed,
     LabCase::Adverse,
     LabCase::Journal,
@@ -82,6 +84,7 @@ fn scenarios_of(case: LabCase, options: &CaseOptions) -> Vec<BenchScenario> {
     match case {
         LabCase::Concurrent
         | LabCase::Random
+        | LabCase::FanIn
         | LabCase::Slowed
         | LabCase::Adverse
         | LabCase::Paths => {
@@ -109,6 +112,7 @@ fn play(
         LabCase::Concurrent => concurrent::run(bench, book),
         LabCase::Random => random::run(bench, book),
         LabCase::Copies => copies::run(bench, book),
+        LabCase::FanIn => fanin::run(bench, book),
         LabCase::Slowed => slowed::run(bench, book),
         LabCase::Adverse => adverse::run(bench, book),
         LabCase::Journal => journal::run(bench, book),

@@ -22,8 +22,11 @@ pub(crate) enum LabCase {
     Concurrent,
     /// Four senders of random overlapping windows, three receivers of random ranges.
     Random,
-    /// One file to 1 to 64 nodes, which feed each other; also with a slow one among them.
+    /// One file to 1 to 64 nodes, which feed each other; also with a slow or dying one among them.
     Copies,
+    /// Forty-five senders of 100 Mbit/s and one receiver of 1 Gbit/s.
+    #[value(name = "fan-in")]
+    FanIn,
     /// A sender that slows to a tenth in mid-transfer, or is a tenth as fast as its row says.
     Slowed,
     /// A link that loses packets, resets connections, flaps or fails one way, and a frozen sender:
@@ -67,6 +70,9 @@ pub(crate) struct CaseOptions {
     /// Leaves out the second, longer transfer of each fault, in which the NIC comes back.
     #[arg(long)]
     pub(super) no_return: bool,
+    /// Takes only these numbers of copies in the case `copies`: with 16 also one that dies.
+    #[arg(long, value_name = "COUNT", value_delimiter = ',')]
+    pub(super) copies: Vec<u32>,
     /// The seeds of the case `random`.
     #[arg(long, value_name = "SEED", value_delimiter = ',', default_values_t = [1, 2, 3, 4])]
     pub(super) seeds: Vec<u64>,

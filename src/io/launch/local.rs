@@ -228,7 +228,9 @@ fn listening(child: &mut Child, heard: &Receiver<String>, deadline: Instant) -> 
             }
             Err(RecvTimeoutError::Disconnected) => {
                 // Its end of the pipe is closed: it has ended, or is about to.
-                return Err(exit_message(end(child, deadline), &words));
+                end(std::slice::from_mut(child), deadline);
+                let status = child.try_wait().ok().flatten().and_then(|status| status.code());
+                return Err(exit_message(status, &words));
             }
         }
     }
@@ -264,35 +266,40 @@ impl Drop for LaunchedNodes {
                 let _ = kill(pid(&node.child), Signal::SIGTERM);
             }
         }
-        let deadline = awake() + END_WITHIN;
-        for mut node in self.nodes.drain(..) {
-            end(&mut node.child, deadline);
-        }
+        let mut children: Vec<Child> = self.nodes.drain(..).map(|node| node.child).collect();
+        end(&mut children, awake() + END_WITHIN);
     }
 }
 
-/// Waits for a child until `deadline`, then kills it. Returns the exit status if it ended by
-/// itself.
-fn end(child: &mut Child, deadline: Instant) -> Option<i32> {
-    if let Ok(Some(status)) = child.try_wait() {
-        return status.code();
-    }
-    let (pid, (ended, wait)) = (pid(child), channel());
-    // It does not reap the child, so that the id stays valid until this function has.
-    let waiter = thread::Builder::new().name("end of a node".into()).spawn(move || {
-        let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+/// Waits for children until `deadline`, then kills those that have not ended by themselves.
+fn end(children: &mut [Child], deadline: Instant) {
+    let pids: Vec<Pid> = children
+        .iter_mut()
+        .filter_map(|child| matches!(child.try_wait(), Ok(None)).then(|| pid(child)))
+        .collect();
+    let (ended, wait) = channel();
+    // It does not reap the children, so that their ids stay valid until this function has.
+    let waiter = thread::Builder::new().name("ends of nodes".into()).spawn(move || {
+        for pid in pids {
+            let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+        }
         let _ = ended.send(());
     });
     let is_over = |left| (wait.recv_timeout(left) != Err(RecvTimeoutError::Timeout)).then_some(());
     if waiter.is_err() || wait_until(deadline, is_over).is_none() {
-        let _ = kill(pid, Signal::SIGKILL);
+        for child in children.iter_mut() {
+            if matches!(child.try_wait(), Ok(None)) {
+                let _ = kill(pid(child), Signal::SIGKILL);
+            }
+        }
     }
     // After a SIGKILL the wait ends.
-    let status = child.wait().ok().and_then(|status| status.code());
+    for child in children {
+        let _ = child.wait();
+    }
     if let Ok(waiter) = waiter {
         let _ = waiter.join();
     }
-    status
 }
 
 fn pid(child: &Child) -> Pid {

@@ -83,8 +83,8 @@ impl Node {
         prepare: Prepare,
         ports: Vec<usize>,
     ) {
-        self.opener.follow_devices();
-        let node_transfer = NodeTransfer::new(prepare.clone(), ports);
+        self.opener.follow_devices(&self.ports);
+        let node_transfer = NodeTransfer::new(prepare.clone(), ports, &self.ports.nics());
         transfer_log::log_begin(transfer, &prepare, self.intake.peer(session));
         self.intake.keyring().open(prepare.transfer, node_transfer.flows.key().clone());
         let quits = Arc::clone(&node_transfer.quits);

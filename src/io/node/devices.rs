@@ -6,12 +6,13 @@
 //! therefore bound to the rail's NIC at both ends; the decision page on binding says why not
 //! everywhere.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Once;
 
-use affinity::{NicAddress, SysfsTree};
+use affinity::NicAddress;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::ports::LOOPBACK;
@@ -37,12 +38,17 @@ impl LocalAddresses {
     /// addresses alone.
     pub(super) fn read() -> LocalAddresses {
         let all = arp_ignore("all");
+        let mut of_nics: BTreeMap<String, Vec<NicAddress>> = BTreeMap::new();
+        for (name, own) in affinity::addresses().unwrap_or_default() {
+            // An address may have a label, which begins with its interface: `eth0:1`.
+            let name = name.split(':').next().unwrap_or_default();
+            of_nics.entry(name.into()).or_default().push(own);
+        }
         let mut interfaces = Vec::new();
-        for nic in affinity::nics(&SysfsTree::at("/sys")).unwrap_or_default() {
-            let answers_for_others = all.max(arp_ignore(&nic.name)) == 0;
-            let of_nic = nic.addresses.iter();
-            interfaces.extend(of_nic.map(|&own| LocalInterface {
-                name: nic.name.clone(),
+        for (name, addresses) in of_nics {
+            let answers_for_others = all.max(arp_ignore(&name)) == 0;
+            interfaces.extend(addresses.into_iter().map(|own| LocalInterface {
+                name: name.clone(),
                 own,
                 answers_for_others,
             }));

@@ -47,8 +47,12 @@ pub(super) struct WantedFlow {
 }
 
 impl FlowOpener {
-    /// Reads the interfaces of this moment: a transfer begins.
-    pub(super) fn follow_devices(&mut self) {
+    /// Reads the interfaces of this moment: a transfer begins. Flows that stay inside this machine
+    /// are bound to none.
+    pub(super) fn follow_devices(&mut self, ports: &PortSet) {
+        if ports.are_inside() {
+            return;
+        }
         let devices = LocalAddresses::read();
         if devices != self.devices {
             self.detours.forget();

@@ -37,7 +37,8 @@ pub(super) struct NodeTransfer {
 pub(super) const SMALL_PIECES: u64 = 4;
 
 impl NodeTransfer {
-    pub(super) fn new(prepare: Prepare, ports: Vec<usize>) -> NodeTransfer {
+    /// A transfer that begins, over some `ports`. `nics` are the names of all ports' NICs.
+    pub(super) fn new(prepare: Prepare, ports: Vec<usize>, nics: &[&str]) -> NodeTransfer {
         NodeTransfer {
             flows: TransferFlows::new(&prepare, ports),
             prepare,
@@ -46,7 +47,7 @@ impl NodeTransfer {
             quits: Arc::default(),
             cpu_before: usage::cpu(),
             stopped_before: clock::stopped(),
-            counters_before: NicCounters::read(),
+            counters_before: NicCounters::read(nics),
         }
     }
 
@@ -92,7 +93,7 @@ impl NodeTransfer {
         stats.memory_bytes_max = usage::memory_bytes_max();
         stats.warnings = self.warnings(nics);
         let Some(transfer_files) = &self.transfer_files else { return };
-        let counters = NicCounters::read();
+        let counters = NicCounters::read(nics);
         stats.rails.clear();
         for &port in self.flows.ports() {
             let (nic, tally) = (nics[port], &transfer_files.tallies[port]);

@@ -62,9 +62,17 @@ impl PortSet {
         self.ports.iter().map(RailPort::advert).collect()
     }
 
+    /// Returns true if every port has a loopback address, which no NIC can lose.
+    pub(super) fn are_inside(&self) -> bool {
+        self.ports.iter().all(|port| port.own().ip.is_loopback())
+    }
+
     /// Has each port follow its NIC to the address that this has now. Gives the new listeners of
     /// those that had to; `first` is the token of the first port's.
     pub(super) fn follow(&mut self, registry: &Registry, first: usize) -> Vec<(usize, Listener)> {
+        if self.are_inside() {
+            return Vec::new();
+        }
         let addresses = affinity::addresses().unwrap_or_default();
         let follow = |(at, port): (usize, &mut RailPort)| {
             // One that cannot be listened on is left as it is: its peers say that it does not

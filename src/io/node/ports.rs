@@ -63,7 +63,12 @@ impl RailPort {
 /// the threads are too many, `Code::Unreachable` where it cannot be listened on.
 pub(super) fn open(options: &NodeOptions, control: IpAddr) -> Result<Vec<(RailPort, Listener)>> {
     let sysfs = SysfsTree::at("/sys");
-    let listed = affinity::nics(&sysfs);
+    let listed = if options.nics.is_empty() && control.is_loopback() {
+        // The others are not chosen, and to read them all takes longer than to listen.
+        Ok(sysfs.nic(LOOPBACK).into_iter().collect())
+    } else {
+        affinity::nics(&sysfs)
+    };
     let (nics, obstacle) =
         listed.map_or_else(|error| (Vec::new(), Some(error)), |nics| (nics, None));
     let NicChoice { chosen, left_out } =

@@ -1,14 +1,16 @@
 //! Workers: threads that do what may block for as long as disks do, so that the control thread does
 //! not.
 //!
-//! Each piece of work gets a thread of its own, which ends with it. Where the system gives no more
-//! threads, the work stands in line for a few that were made when the node started: it takes longer
-//! then, and nothing is lost. No transfer has more than one of those.
+//! Each piece of work gets a thread of its own: one that has just ended another piece, or a new
+//! one. Where the system gives no more threads, the work stands in line for a few that were made
+//! when the node started: it takes longer then, and nothing is lost. No transfer has more than one
+//! of those.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
+use std::time::Duration;
 
 use super::inbox::{EventSender, InboxEvent};
 use crate::core::error::{Code, Error, Result};
@@ -17,9 +19,14 @@ use crate::core::piece::TransferIx;
 /// Workers that are always there: one that hangs with a transfer's disk leaves another.
 const WORKERS_KEPT: usize = 2;
 
+/// Time that a thread waits for another piece of work before it ends: the next one of a transfer
+/// that begins or ends mostly comes sooner, and a node at rest is small.
+const IDLE_WITHIN: Duration = Duration::from_secs(1);
+
 /// The workers of a node.
 pub(super) struct WorkerPool {
     post: EventSender,
+    idle: Arc<IdleWorkers>,
     /// Work that found no thread. Bounded by the transfers: each has at most a few pieces of work
     /// under way.
     line: Arc<WorkLine>,
@@ -27,7 +34,8 @@ pub(super) struct WorkerPool {
     pub(super) busy: usize,
 }
 
-type WorkerJob = Box<dyn FnOnce() + Send>;
+/// Work with its note. A thread that will be idle says so before the note goes out.
+type WorkerJob = Box<dyn FnOnce(Option<&IdleWorkers>) + Send>;
 
 impl WorkerPool {
     /// Starts those that are always there.
@@ -43,7 +51,7 @@ impl WorkerPool {
                     .remedy("raise the limit of threads: TasksMax= of a unit, ulimit -u")
             })?;
         }
-        Ok(WorkerPool { post, line, busy: 0 })
+        Ok(WorkerPool { post, idle: Arc::default(), line, busy: 0 })
     }
 
     /// Does `work` elsewhere, for a transfer if it is one's. Its result comes back in the note that
@@ -56,30 +64,83 @@ impl WorkerPool {
     ) {
         self.busy += 1;
         let post = self.post.clone();
-        let job: WorkerJob = Box::new(move || {
+        let job: WorkerJob = Box::new(move |idle| {
             let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
                 Err(Error::new(
                     Code::Internal,
                     "a worker of this node failed: its standard error says where",
                 ))
             });
+            idle.into_iter().for_each(IdleWorkers::join);
             post.send(note(result));
         });
+        let Some(job) = self.idle.employ(job) else { return };
         // A thread that cannot be made takes what it was to run along: it is handed over once the
         // thread runs.
         let held = Arc::new(Mutex::new(Some(job)));
         let take = |held: &Mutex<Option<WorkerJob>>| {
             held.lock().unwrap_or_else(PoisonError::into_inner).take()
         };
-        let for_thread = Arc::clone(&held);
-        let made = Builder::new()
-            .name("worker".into())
-            .spawn(move || take(&for_thread).into_iter().for_each(|job| job()));
+        let (for_thread, idle) = (Arc::clone(&held), Arc::clone(&self.idle));
+        let made = Builder::new().name("worker".into()).spawn(move || {
+            let mut next = take(&for_thread);
+            while let Some(job) = next {
+                job(Some(&idle));
+                next = idle.next();
+            }
+        });
         if made.is_err()
             && let Some(job) = take(&held)
         {
             self.line.push(transfer, job);
         }
+    }
+}
+
+/// Threads that have ended their work, and wait for more.
+#[derive(Default)]
+struct IdleWorkers {
+    state: Mutex<IdleState>,
+    has_work: Condvar,
+}
+
+/// Invariant: as many threads ask for work, or are about to, as are free and have a job here.
+#[derive(Default)]
+struct IdleState {
+    free: usize,
+    jobs: VecDeque<WorkerJob>,
+}
+
+impl IdleWorkers {
+    /// Gives work to a free thread. Returns it where there is none.
+    fn employ(&self, job: WorkerJob) -> Option<WorkerJob> {
+        let mut state = self.state();
+        if state.free == 0 {
+            return Some(job);
+        }
+        state.free -= 1;
+        state.jobs.push_back(job);
+        self.has_work.notify_one();
+        None
+    }
+
+    /// The calling thread is free. It calls `next` when it has told what it did.
+    fn join(&self) {
+        self.state().free += 1;
+    }
+
+    /// Work for a free thread, or none once it has waited for long: it ends.
+    fn next(&self) -> Option<WorkerJob> {
+        let waited =
+            self.has_work.wait_timeout_while(self.state(), IDLE_WITHIN, |it| it.jobs.is_empty());
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let job = state.jobs.pop_front();
+        state.free -= usize::from(job.is_none());
+        job
+    }
+
+    fn state(&self) -> MutexGuard<'_, IdleState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -133,7 +194,7 @@ impl WorkLine {
                 }
             };
             drop(state);
-            job();
+            job(None);
             self.state().ended(of);
             // The work that waited for it may be another worker's.
             self.has_changed.notify_all();
@@ -172,6 +233,44 @@ mod tests {
     }
 
     #[test]
+    fn work_that_comes_one_after_the_other_is_done_by_one_thread_and_work_at_once_by_several() {
+        let (notes, inbox) = crossbeam_channel::bounded(64);
+        let poll = Poll::new().expect("an event queue");
+        let waker = Waker::new(poll.registry(), Token(0)).expect("a waker");
+        let mut workers = WorkerPool::start(EventSender::new(notes, waker)).expect("a thread");
+        let (told, threads) = crossbeam_channel::unbounded();
+        let mut seen = Vec::new();
+        for _ in 0..32 {
+            let told = told.clone();
+            let work = move || {
+                told.send(std::thread::current().id()).expect("the test listens");
+                Ok(())
+            };
+            workers.run(None, work, |_| InboxEvent::Done);
+            inbox.recv().expect("its note");
+            seen.push(threads.recv().expect("it was done"));
+        }
+        seen.dedup();
+        assert_eq!(seen.len(), 1, "{seen:?}");
+        let (meet, met) = crossbeam_channel::bounded::<()>(0);
+        let both = [true, false].map(|sends| (sends, meet.clone(), met.clone()));
+        for (sends, meet, met) in both {
+            let work = move || {
+                if sends {
+                    meet.send(()).expect("the other is at work, too");
+                } else {
+                    met.recv().expect("the other is at work, too");
+                }
+                Ok(())
+            };
+            workers.run(None, work, |_| InboxEvent::Done);
+        }
+        for _ in 0..2 {
+            inbox.recv().expect("neither waits for the other's thread");
+        }
+    }
+
+    #[test]
     fn a_transfer_whose_disk_hangs_does_not_hold_all_workers_that_are_left() {
         let line = Arc::<WorkLine>::default();
         let (hanging, other) = (Some(TransferIx(1)), Some(TransferIx(2)));
@@ -179,7 +278,7 @@ mod tests {
         let (done, ended) = crossbeam_channel::unbounded();
         for what in 0..3 {
             let (frozen, done) = (frozen.clone(), done.clone());
-            let job = move || {
+            let job = move |_: Option<&IdleWorkers>| {
                 let _ = frozen.recv();
                 done.send((1, what)).expect("the test listens");
             };
@@ -187,13 +286,16 @@ mod tests {
         }
         for what in 0..2 {
             let done = done.clone();
-            line.push(other, Box::new(move || done.send((2, what)).expect("the test listens")));
+            let job = move |_: Option<&IdleWorkers>| {
+                done.send((2, what)).expect("the test listens");
+            };
+            line.push(other, Box::new(job));
         }
         for _ in 0..WORKERS_KEPT {
             let line = Arc::clone(&line);
             std::thread::spawn(move || line.work());
         }
-        let within = std::time::Duration::from_secs(20);
+        let within = Duration::from_secs(20);
         let next = || ended.recv_timeout(within).expect("a worker is left");
         assert_eq!([next(), next()], [(2, 0), (2, 1)]);
         drop(thaw);

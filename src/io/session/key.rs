@@ -115,8 +115,8 @@ impl Key {
         Key::read(file, HasEnd::File).map_err(|error| error.at(path.display()))
     }
 
-    /// Reads a key that its launcher writes to a process: one line, and no byte beyond the limit of
-    /// a key.
+    /// Reads a key that its launcher writes to a process: one line, and no byte beyond that of a
+    /// key.
     ///
     /// # Errors
     /// `Code::Refused` if nothing can be read, `Code::Usage` if the line is not a key.
@@ -129,7 +129,8 @@ impl Key {
         let mut text = Zeroizing::new([0; TEXT_BYTES_MAX]);
         let mut length = 0;
         while length < text.len() {
-            let step = if end == HasEnd::Line { length + 1 } else { text.len() };
+            let line = 2 * KEY_BYTES + 1;
+            let step = if end == HasEnd::Line { line.max(length + 1) } else { text.len() };
             match from.read(&mut text[length..step]) {
                 Ok(0) => break,
                 Ok(bytes) => length += bytes,
@@ -141,7 +142,7 @@ impl Key {
                     ));
                 }
             }
-            if end == HasEnd::Line && text[..length].ends_with(b"\n") {
+            if end == HasEnd::Line && text[..length].contains(&b'\n') {
                 break;
             }
         }

@@ -7,6 +7,8 @@
 //! stealing only ever uses what is idle: what they took from others would come back as more
 //! stealing. A slow receiver could keep the rail from being idle for ever; so one stolen piece at a
 //! time goes out all the same, for as long as others' own pieces hardly come through meanwhile.
+//! Where they do come through, stolen ones pause, and no longer than all flows that those were of
+//! go on asking: a receiver that is dead asks for ever.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -97,6 +99,10 @@ struct SenderFlow {
     loading: Vec<(SlotIx, PieceRequest)>,
     loaded: VecDeque<(SlotIx, PieceRequest)>,
     sending: Option<(SlotIx, PieceRequest)>,
+    /// True if an own piece was sent while the stolen one is on its way.
+    is_rival: bool,
+    /// True if it was when stolen pieces began to pause.
+    contends: bool,
 }
 
 impl PieceSender {
@@ -153,6 +159,8 @@ impl PieceSender {
             loading: Vec::with_capacity(FLOW_SLOTS_MAX as usize),
             loaded: VecDeque::with_capacity(FLOW_SLOTS_MAX as usize),
             sending: None,
+            is_rival: false,
+            contends: false,
         };
         self.flows.insert(flow, state);
     }
@@ -212,6 +220,7 @@ impl PieceSender {
         match state.sending.take() {
             Some((_, PieceRequest { stolen: true, .. })) => self.update_contention(),
             _ => {
+                state.is_rival = true;
                 self.rivals += 1;
                 self.pause = self.pause.saturating_sub(1);
             }
@@ -227,6 +236,7 @@ impl PieceSender {
         self.rivals_mean += RIVALS_GAIN * (rivals.min(1.0) - self.rivals_mean);
         if asking > 0 && self.rivals_mean > CONTENTION_THRESHOLD {
             self.pause = PROBE_INTERVAL;
+            self.flows.values_mut().for_each(|flow| flow.contends = flow.is_rival);
         }
     }
 
@@ -254,7 +264,10 @@ impl PieceSender {
     /// whether it slows the assigned ones.
     fn is_soft_due(&self) -> bool {
         let nobody_asks = !self.flows.values().any(SenderFlow::has_firm);
-        nobody_asks || (self.pause == 0 && self.flows.values().all(|flow| flow.stolen_slots() == 0))
+        let mut contending = self.flows.values().filter(|flow| flow.contends).peekable();
+        let pauses =
+            self.pause > 0 && contending.peek().is_some() && contending.all(SenderFlow::has_firm);
+        nobody_asks || (!pauses && self.flows.values().all(|flow| flow.stolen_slots() == 0))
     }
 
     /// Reads ahead while there are slots that the transfer may have: firm requests first, the flow
@@ -278,6 +291,7 @@ impl PieceSender {
             let Some(flow) = least else { return };
             if self.flows.values().all(|state| state.stolen_slots() == 0) {
                 self.rivals = 0;
+                self.flows.values_mut().for_each(|flow| flow.is_rival = false);
             }
             let state = self.flows.get_mut(&flow).expect("found above");
             let ask = state
@@ -331,6 +345,7 @@ mod tests {
 
     const A: FlowIx = FlowIx(1);
     const B: FlowIx = FlowIx(2);
+    const DEAD: FlowIx = FlowIx(77);
     const TRANSFER: TransferIx = TransferIx(1);
 
     fn ask(request: u32) -> PieceRequest {
@@ -449,6 +464,48 @@ mod tests {
             "{} went out",
             stolen_beside(1.0)
         );
+    }
+
+    /// B steals while A asks for its own pieces, which come through beside the stolen ones. Then A
+    /// has all, and of those who ask only C is left, which takes nothing any more.
+    #[test]
+    fn a_receiver_that_is_dead_does_not_hold_up_what_others_have_stolen() {
+        let mut piece_sender = PieceSender::new(16);
+        for flow in [A, B, DEAD] {
+            piece_sender.handle(SenderEvent::FlowUp { flow, transfer: TRANSFER, weight: 1 });
+        }
+        for request in 0..8 {
+            piece_sender.handle(SenderEvent::Request { flow: DEAD, ask: ask(5000 + request) });
+        }
+        let mut sent = BTreeMap::from([(A, 0), (B, 0)]);
+        let mut sends = VecDeque::new();
+        for request in 0..2_000 {
+            let (own, stolen) =
+                (ask(1000 + request), PieceRequest { stolen: true, ..ask(request) });
+            if request < 200 {
+                piece_sender.handle(SenderEvent::Request { flow: A, ask: own });
+            }
+            if request < 20 {
+                piece_sender.handle(SenderEvent::Request { flow: B, ask: stolen });
+            }
+            while let Some(action) = piece_sender.poll_action() {
+                match action {
+                    SenderAction::Load { slot, flow, ask } => {
+                        let result = Ok(());
+                        piece_sender.handle(SenderEvent::Loaded { slot, flow, ask, result });
+                    }
+                    SenderAction::Send { slot, flow, .. } if flow != DEAD => {
+                        sends.push_back((slot, flow));
+                    }
+                    _ => {}
+                }
+            }
+            if let Some((slot, flow)) = sends.pop_front() {
+                *sent.entry(flow).or_insert(0) += 1;
+                piece_sender.handle(SenderEvent::Sent { slot, flow });
+            }
+        }
+        assert_eq!(sent, BTreeMap::from([(A, 200), (B, 20)]), "pause {}", piece_sender.pause);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod random;
 mod resume;
 mod slowed;
 mod stripes;
+mod undeclared;
 
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub(crate) use options::CaseOptions;
 use options::LabCase;
 
 /// The cases, in the order in which they run.
-const ALL: [LabCase; 13] = [
+const ALL: [LabCase; 14] = [
     LabCase::Nics,
     LabCase::Fast,
     LabCase::Uneven,
@@ -42,6 +43,7 @@ const ALL: [LabCase; 13] = [
     LabCase::Copies,
     LabCase::FanIn,
     LabCase::Slowed,
+    LabCase::Undeclared,
     LabCase::Adverse,
     LabCase::Journal,
     LabCase::Resume,
@@ -86,6 +88,7 @@ fn scenarios_of(case: LabCase, options: &CaseOptions) -> Vec<BenchScenario> {
         | LabCase::Random
         | LabCase::FanIn
         | LabCase::Slowed
+        | LabCase::Undeclared
         | LabCase::Adverse
         | LabCase::Paths => {
             vec![BenchScenario::MemoryToMemory]
@@ -114,6 +117,7 @@ fn play(
         LabCase::Copies => copies::run(bench, book),
         LabCase::FanIn => fanin::run(bench, book),
         LabCase::Slowed => slowed::run(bench, book),
+        LabCase::Undeclared => undeclared::run(bench, book),
         LabCase::Adverse => adverse::run(bench, book),
         LabCase::Journal => journal::run(bench, book),
         LabCase::Resume => resume::run(bench, book),

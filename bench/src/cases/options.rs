@@ -29,6 +29,8 @@ pub(crate) enum LabCase {
     FanIn,
     /// A sender that slows to a tenth in mid-transfer, or is a tenth as fast as its row says.
     Slowed,
+    /// Four fast and four slow nodes of which rows declare nothing, or wrong speeds.
+    Undeclared,
     /// A link that loses packets, resets connections, flaps or fails one way, and a frozen sender:
     /// beside iperf3 under the same, with no bar.
     Adverse,

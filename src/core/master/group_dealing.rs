@@ -92,6 +92,8 @@ impl GroupDealing {
         let is_complete =
             |node: &&NodeIx| context.peers[node.at()].has_complete_file() && keeps_any(**node);
         let mut first = Vec::new();
+        // Members may have different parts of their groups.
+        let has_windows = self.rests.len() > 1;
         for rest in &mut self.rests {
             let is_declared = {
                 let mut nodes = rest.members().iter().copied().chain(rest.senders());
@@ -110,8 +112,9 @@ impl GroupDealing {
             {
                 member.is_closed |= open.binary_search(node).is_err();
             }
-            if rest.data_bytes() == 0 {
-                // Only zeros are left, and nothing of them moves.
+            // Only zeros are left, and nothing of them moves; or nobody else may have it; or only
+            // the plan, which knows all speeds, can tell whom to leave it to.
+            if rest.data_bytes() == 0 || open.len() == 1 || (has_windows && is_declared) {
                 first.extend(rest.take_all(&open));
                 continue;
             }

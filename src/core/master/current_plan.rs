@@ -103,6 +103,11 @@ impl CurrentPlan {
         self.relayed.contains_key(&node)
     }
 
+    /// Returns the nodes that others request from what they have landed.
+    pub(super) fn relaying(&self) -> impl Iterator<Item = NodeIx> {
+        self.relayed.keys().copied()
+    }
+
     /// Returns the bytes of a receiver's part of the plan.
     pub(super) fn bytes_of(&self, node: NodeIx) -> u64 {
         let Some(plan) = &self.plan else { return 0 };

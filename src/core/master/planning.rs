@@ -2,6 +2,7 @@
 //! slower than their adverts say, and each receiver's part of the plan in force.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::attempt::AttemptConfig;
 use super::current_plan::CurrentPlan;
@@ -19,6 +20,9 @@ use crate::core::plan::{LowerBound, Plan};
 use crate::core::units::{Moment, NodeIx, Span, union};
 use crate::core::wire::control::{NodeAdvert, NodeStats, Prepared, SenderDelivery, Start};
 
+/// Interval at which lost relays are looked for: that of receivers' reports.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// Plan of one transfer, with all that it is made from: reported sources, ranges of an earlier
 /// attempt, and measured speeds.
 #[derive(Debug, Default)]
@@ -28,6 +32,10 @@ pub(super) struct TransferPlanning {
     resuming: ResumeState,
     /// Permissions of what is written.
     modes: FileModes,
+    /// Relays whose parts others pass on, because they are gone or seem to be.
+    lost: BTreeSet<NodeIx>,
+    /// The moment at which lost relays were looked for last.
+    looked: Option<Moment>,
 }
 
 /// Records of the coordinator that planning reads.
@@ -135,17 +143,55 @@ impl TransferPlanning {
         {
             return false;
         }
+        self.plan_anew(input, false)
+    }
+
+    /// Hands what lost relays pass on over to others: those whose sessions have ended, and those
+    /// that `is_silent`, unless most of them are. Returns true if it made a newer plan for that.
+    pub(super) fn relieve(
+        &mut self,
+        input: PlanningInput<'_>,
+        now: Moment,
+        is_silent: impl Fn(NodeIx) -> bool,
+    ) -> bool {
+        if self.looked.is_some_and(|looked| now.since(looked) < LOOK_EVERY) {
+            return false;
+        }
+        self.looked = Some(now);
+        let stage = |node: &NodeIx| input.peers[node.at()].stage;
+        let all: Vec<NodeIx> = self.current.relaying().collect();
+        let new = all.iter().filter(|node| !self.lost.contains(node));
+        let (gone, others): (Vec<NodeIx>, Vec<NodeIx>) =
+            new.partition(|node| stage(node) == PeerStage::Gone);
+        let is_silent = |node: &NodeIx| stage(node) == PeerStage::Moving && is_silent(*node);
+        let silent: Vec<NodeIx> = others.into_iter().filter(is_silent).collect();
+        let is_believed = 2 * silent.len() <= all.len();
+        let before = self.lost.len();
+        self.lost.extend(gone.into_iter().chain(silent.into_iter().filter(|_| is_believed)));
+        let is_due = self.lost.len() > before && self.feedback.may_plan_anew();
+        is_due && self.plan_anew(input, true)
+    }
+
+    /// Makes a newer plan of what is left, and puts it in force if it is better, or if it is
+    /// `forced`: then it need not be. Returns true if it did.
+    fn plan_anew(&mut self, input: PlanningInput<'_>, forced: bool) -> bool {
         let mut problem = input.roster.problem(&input.adverts());
         self.feedback.apply(&mut problem);
+        for node in &self.lost {
+            problem.nodes[node.at()].relays = false;
+        }
+        let slow: Vec<NodeIx> =
+            self.feedback.slow().into_iter().chain(self.lost.iter().copied()).collect();
         let context = context(input, &self.resuming, &self.modes);
         let old = self.current.plan().expect("bytes move by a plan");
         let left = self.current.left(context, old, &self.feedback);
         // Keep the current plan if no new one can be made now.
-        let Ok(new) = plan::replan(&problem, old, &self.feedback.slow(), &left) else {
+        let Ok(new) = plan::replan(&problem, old, &slow, &left) else {
             return false;
         };
         let rest = plan::rest(&new.planned, &left);
-        let is_worth = self.feedback.is_worth(&problem, &plan::rest(&old.planned, &left), &rest);
+        let old_rest = plan::rest(&old.planned, &left);
+        let is_worth = forced || self.feedback.is_worth(&problem, &old_rest, &rest);
         if !is_worth && !self.feedback.is_outrun() {
             return false;
         }

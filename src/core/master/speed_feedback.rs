@@ -144,11 +144,16 @@ impl SpeedFeedback {
             }
         }
         let judged = *self.judged.get_or_insert(now);
-        if now.since(judged) < WINDOW || self.epochs >= EPOCHS_MAX {
+        if now.since(judged) < WINDOW || !self.may_plan_anew() {
             return false;
         }
         self.judged = Some(now);
         self.judge_relays(block_bytes)
+    }
+
+    /// Returns true if the transfer may have another plan.
+    pub(super) fn may_plan_anew(&self) -> bool {
+        self.epochs < EPOCHS_MAX
     }
 
     fn judge_relays(&mut self, block_bytes: u64) -> bool {

@@ -1,6 +1,6 @@
 //! Leases of one receiver's flows: the pieces that each flow was given, its room and its rate.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::delivery_meter::DeliveryMeter;
@@ -19,6 +19,9 @@ const STOLEN_MAX: usize = 2;
 const EARLY_SECONDS: f64 = 0.5;
 /// Pieces that a flow may have then in any case: one on the wire and one behind it.
 const EARLY_PIECES_MIN: usize = 2;
+/// Time after which a flow that brings nothing is not waited for where a newer plan has others
+/// bring its pieces: as long as its receiver's silence at the master.
+const SILENT: Duration = Duration::from_secs(2);
 /// A flow is late if it needs this many times as long as the flow that would be asked instead.
 const LATE_FACTOR: f64 = 2.0;
 
@@ -52,6 +55,8 @@ struct LeasingFlow {
     room: u32,
     meter: RateMeter,
     up_at: Moment,
+    /// The moment at which a piece landed last, or at which it came up.
+    heard_at: Moment,
     revoking: bool,
     revoke_again: Moment,
     /// Pieces that arrived changed since one landed.
@@ -90,6 +95,7 @@ impl FlowLeases {
             room: 0,
             meter: RateMeter::default(),
             up_at: now,
+            heard_at: now,
             revoking: false,
             revoke_again: now,
             changed_in_row: 0,
@@ -155,6 +161,7 @@ impl FlowLeases {
         let state = self.flows.get_mut(&flow)?;
         state.leased.retain(|leased| leased.span != span);
         state.meter.add(now, span.bytes());
+        state.heard_at = now;
         state.changed_in_row = 0;
         if state.leased.is_empty() {
             state.meter.pause(now);
@@ -222,6 +229,20 @@ impl FlowLeases {
         self.flows
             .values()
             .flat_map(|state| state.leased.iter().map(|piece| (state.rail_pair.sender, piece)))
+    }
+
+    /// Returns the senders of all flows.
+    pub(super) fn senders(&self) -> impl Iterator<Item = NodeIx> {
+        self.flows.values().map(|state| state.rail_pair.sender)
+    }
+
+    /// Returns the flows to some senders that have brought nothing for long.
+    pub(super) fn silent(&self, now: Moment, senders: &BTreeSet<NodeIx>) -> Vec<FlowIx> {
+        let is_silent = |state: &LeasingFlow| {
+            senders.contains(&state.rail_pair.sender) && now.since(state.heard_at) >= SILENT
+        };
+        let silent = self.flows.iter().filter(|(_, state)| is_silent(state));
+        silent.map(|(&flow, _)| flow).collect()
     }
 
     /// Returns true if nothing is leased to a flow.

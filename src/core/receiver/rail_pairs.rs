@@ -119,6 +119,11 @@ impl RailPairs {
         self.lost.contains(&sender)
     }
 
+    /// Returns true if every rail pair of a sender has broken, and brought too little since.
+    pub(super) fn has_broken(&self, sender: NodeIx) -> bool {
+        self.of(sender).all(|(_, state)| state.breaks > 0)
+    }
+
     /// Returns true if rail pairs wait for a place.
     pub(super) fn are_waiting(&self) -> bool {
         !self.waiting.is_empty()

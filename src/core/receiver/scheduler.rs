@@ -39,6 +39,19 @@ pub(crate) struct SegmentSenders {
     pub(crate) senders: Vec<(NodeIx, u32)>,
 }
 
+impl SegmentSenders {
+    /// Returns true if the plan wants nothing from a sender, but from others: it stands in for a
+    /// relay.
+    fn stands_in(&self, sender: NodeIx) -> bool {
+        self.senders.contains(&(sender, 0)) && self.senders.iter().any(|(_, weight)| *weight > 0)
+    }
+
+    /// Returns true if some sender stands in for a relay.
+    fn has_stand_in(&self) -> bool {
+        self.senders.iter().any(|(sender, _)| self.stands_in(*sender))
+    }
+}
+
 impl From<PlanSegment> for SegmentSenders {
     fn from(segment: PlanSegment) -> SegmentSenders {
         let senders =
@@ -157,6 +170,8 @@ pub(crate) struct PieceScheduler {
     grows: bool,
     /// The plan that its shares were cut by.
     sources: Vec<SegmentSenders>,
+    /// Senders with flows that the plan does not name: an older one did.
+    unnamed: BTreeSet<NodeIx>,
     settled: bool,
     cause: Option<Error>,
     /// Error of the last flow that broke, if nothing has landed since.
@@ -201,6 +216,7 @@ impl PieceScheduler {
             pace: None,
             grows,
             sources: sources.to_vec(),
+            unnamed: BTreeSet::new(),
             settled: false,
             cause: None,
             trouble: None,
@@ -246,6 +262,7 @@ impl PieceScheduler {
             }
             SchedulerEvent::Tick => {
                 self.rail_pairs.open_due(now);
+                self.leave_silent(now);
                 self.feed_hungry(now);
             }
         }
@@ -353,16 +370,9 @@ impl PieceScheduler {
 
     /// Opens flows to every sender with a share, largest first, and to those of further segments.
     fn open_all(&mut self) {
-        let mut shares: Vec<(u64, NodeIx)> = self
-            .shares
-            .bytes()
-            .filter(|(_, bytes)| *bytes > 0)
-            .map(|(sender, bytes)| (bytes, sender))
-            .collect();
-        shares.sort_unstable_by_key(|&(bytes, sender)| (std::cmp::Reverse(bytes), sender));
         let planned = self.sources.iter().filter(|_| self.grows).flat_map(|it| &it.senders);
         let planned = planned.filter(|(_, weight)| *weight > 0).map(|(sender, _)| *sender);
-        for sender in shares.into_iter().map(|(_, sender)| sender).chain(planned) {
+        for sender in self.shares.largest_first().into_iter().chain(planned) {
             self.rail_pairs.want(sender);
         }
         self.open_rail_pairs();

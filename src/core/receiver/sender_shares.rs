@@ -115,6 +115,13 @@ impl SenderShares {
         self.queues.iter().map(|(&sender, queue)| (sender, queue.bytes))
     }
 
+    /// Returns the senders that have a share, the one with the largest first.
+    pub(super) fn largest_first(&self) -> Vec<NodeIx> {
+        let mut shares: Vec<(NodeIx, u64)> = self.bytes().filter(|(_, bytes)| *bytes > 0).collect();
+        shares.sort_unstable_by_key(|&(sender, bytes)| (std::cmp::Reverse(bytes), sender));
+        shares.into_iter().map(|(sender, _)| sender).collect()
+    }
+
     pub(super) fn bytes_of(&self, sender: NodeIx) -> u64 {
         self.queues.get(&sender).map_or(0, |queue| queue.bytes)
     }
@@ -127,10 +134,27 @@ impl SenderShares {
     }
 
     /// Adds a run at the front of a sender's share: it was requested once and comes first.
-    pub(super) fn push_front(&mut self, extents: &ExtentMap, sender: NodeIx, run: PieceRun) {
+    fn push_front(&mut self, extents: &ExtentMap, sender: NodeIx, run: PieceRun) {
         let queue = self.queues.entry(sender).or_default();
         queue.bytes += extents.run_bytes(run);
         queue.runs.push_front(run);
+    }
+
+    /// Adds a run that was requested once: at the end of the share of a sender that only stands in
+    /// for a relay. What is planned from it comes first, because others wait for that, and a newer
+    /// plan may name another relay.
+    pub(super) fn put_back(
+        &mut self,
+        extents: &ExtentMap,
+        sender: NodeIx,
+        run: PieceRun,
+        stands_in: bool,
+    ) {
+        if stands_in {
+            self.push_back(extents, sender, run);
+        } else {
+            self.push_front(extents, sender, run);
+        }
     }
 
     /// Returns the segment of the next piece of a sender's own share.

@@ -3,8 +3,9 @@
 use super::{PieceScheduler, SchedulerAction};
 use crate::core::error::{Code, Error};
 use crate::core::piece::{FlowCommand, FlowIx, Piece};
-use crate::core::receiver::extent_map::PieceRun;
-use crate::core::receiver::rail_pairs::{RailPair, SenderVerdict};
+use crate::core::receiver::extent_map::{ExtentMap, PieceRun};
+use crate::core::receiver::flow_leases::FlowLeases;
+use crate::core::receiver::rail_pairs::{RailPair, RailPairs, SenderVerdict};
 use crate::core::units::{Moment, NodeIx, Span};
 
 /// Pieces that arrive changed on one flow with none unchanged between them, after which it is
@@ -66,16 +67,19 @@ impl PieceScheduler {
         if self.flows.is_leased(piece) || self.extents.is_settled_piece(segment, index) {
             return false;
         }
+        let source = &self.sources[segment as usize];
         let senders = self.extents.senders(segment).iter().copied();
         let usable = senders.filter(|sender| !self.rail_pairs.is_lost(*sender)).filter_map(|it| {
             let faults = self.faults.tolerable(piece, it)?;
-            Some((faults, self.shares.bytes_of(it), it))
+            let is_second =
+                source.stands_in(it) || (source.has_stand_in() && self.rail_pairs.has_broken(it));
+            Some((faults, is_second, self.shares.bytes_of(it), it))
         });
-        let best = usable.min().map(|(_, _, sender)| sender);
+        let best = usable.min().map(|(.., sender)| sender);
         match best {
             Some(sender) => {
                 let run = PieceRun { segment, first: index, end: index + 1 };
-                self.shares.push_front(&self.extents, sender, run);
+                self.shares.put_back(&self.extents, sender, run, source.stands_in(sender));
                 self.rail_pairs.want(sender);
             }
             None => {
@@ -87,6 +91,28 @@ impl PieceScheduler {
         true
     }
 
+    /// Closes flows over which nothing comes, to nodes that the newer plan names no more: a relay
+    /// that is lost. What was requested over them is requested of those that it names, as long as a
+    /// sender stands in for them: else two could wait for each other.
+    pub(super) fn leave_silent(&mut self, now: Moment) {
+        let silent = self.flows.silent(now, &self.unnamed);
+        let mut senders = self.sources.iter().flat_map(|it| &it.senders);
+        let stands_in = |it: &(NodeIx, u32)| it.1 == 0 && !self.rail_pairs.is_lost(it.0);
+        if silent.is_empty() || !senders.any(stands_in) {
+            return;
+        }
+        let error = Error::new(Code::Stalled, "another node brings what was requested of it");
+        for flow in silent {
+            let Some((rail_pair, leased)) = self.flows.remove(flow) else { continue };
+            self.actions.push_back(SchedulerAction::Flow(FlowCommand::Close { flow }));
+            self.rail_pairs.idle(rail_pair);
+            for piece in leased.iter().rev() {
+                self.refund(piece.span);
+                self.counts.retries += u64::from(self.put_back(piece.span, &error));
+            }
+        }
+    }
+
     /// Gives the share of a lost sender to the others.
     pub(super) fn redistribute_share(&mut self, sender: NodeIx, error: &Error) {
         for run in self.shares.remove(sender) {
@@ -95,22 +121,24 @@ impl PieceScheduler {
                 self.put_back(piece, error);
             }
         }
-        self.withhold();
+        let stuck = withheld(&self.extents, &self.rail_pairs, &self.flows);
+        self.actions.extend(stuck.map(|span| SchedulerAction::Withhold { span }));
     }
+}
 
-    /// Withholds pieces that two nodes would wait for from each other. A relay of an older plan
-    /// still brings the pieces it was asked for; by the newer plan it may itself wait for such a
-    /// piece to land here. While another sender is left, that sender is asked, too, and both nodes
-    /// get the piece. Where all others are lost, the piece must not be waited for.
-    fn withhold(&mut self) {
-        let extents = &self.extents;
-        let is_stuck = |sender: NodeIx, piece: &Piece| {
-            let (segment, _) = extents.place(piece.span);
-            let all_lost =
-                || extents.senders(segment).iter().all(|sender| self.rail_pairs.is_lost(*sender));
-            !extents.offers(sender, segment) && all_lost()
-        };
-        let stuck = self.flows.leased().filter(|(sender, piece)| is_stuck(*sender, piece));
-        self.actions.extend(stuck.map(|(_, piece)| SchedulerAction::Withhold { span: piece.span }));
-    }
+/// Returns the pieces that two nodes would wait for from each other. A relay of an older plan still
+/// brings the pieces it was asked for; by the newer plan it may itself wait for such a piece to
+/// land here. While another sender is left, that sender is asked, too, and both nodes get the
+/// piece. Where all others are lost, the piece must not be waited for.
+fn withheld(
+    extents: &ExtentMap,
+    rail_pairs: &RailPairs,
+    flows: &FlowLeases,
+) -> impl Iterator<Item = Span> {
+    let is_stuck = |sender: NodeIx, piece: &Piece| {
+        let (segment, _) = extents.place(piece.span);
+        let all_lost = || extents.senders(segment).iter().all(|it| rail_pairs.is_lost(*it));
+        !extents.offers(sender, segment) && all_lost()
+    };
+    flows.leased().filter(move |(sender, piece)| is_stuck(*sender, piece)).map(|(_, it)| it.span)
 }

@@ -52,10 +52,13 @@ impl PieceScheduler {
         }
         self.sources = sources.to_vec();
         let error = Error::new(Code::Unreachable, "the sender was lost before");
-        let lost = senders.into_iter().filter(|sender| self.rail_pairs.is_lost(*sender));
+        let lost = senders.iter().copied().filter(|sender| self.rail_pairs.is_lost(*sender));
         for sender in lost.collect::<Vec<_>>() {
             self.redistribute_share(sender, &error);
         }
+        let is_unnamed = |sender: &NodeIx| !senders.contains(sender);
+        self.unnamed = self.flows.senders().filter(is_unnamed).collect();
+        self.leave_silent(now);
         self.open_all();
         self.feed_hungry(now);
         self.open_rail_pairs();

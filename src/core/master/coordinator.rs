@@ -288,9 +288,7 @@ impl Coordinator {
         }
         let (roster, terms, peers) = (&self.roster, &self.terms, &*self.peers);
         let input = PlanningInput { roster, terms, peers };
-        let is_slow = self.planning.report(input, now, node, report.delivered);
-        let is_silent = |node| self.silence.is_receiver(now, node);
-        let is_new = is_slow | self.planning.relieve(input, now, is_silent);
+        let is_new = self.planning.report(input, now, node, report.delivered, &self.silence);
         for node in self.planning.deal_further(now, node, report, input) {
             self.peers.send(node, SentMessage::Start);
         }

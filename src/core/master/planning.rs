@@ -12,6 +12,7 @@ use super::peer::{PeerRecord, PeerStage};
 use super::plan_context::PlanContext;
 use super::resume::ResumeState;
 use super::roster::Roster;
+use super::silent_senders::SilentSenders;
 use super::speed_feedback::SpeedFeedback;
 use crate::core::error::Error;
 use crate::core::options::Scheduler;
@@ -122,9 +123,22 @@ impl TransferPlanning {
         self.feedback.left(receiver, left);
     }
 
-    /// Records a receiver's report about its senders, and makes a newer plan if it is worth it.
-    /// Returns true if it did.
+    /// Records a receiver's report about its senders, and makes a newer plan if it is worth it, or
+    /// if relays are lost. Returns true if it did.
     pub(super) fn report(
+        &mut self,
+        input: PlanningInput<'_>,
+        now: Moment,
+        node: NodeIx,
+        delivered: &[SenderDelivery],
+        silence: &SilentSenders,
+    ) -> bool {
+        let is_new = self.judge(input, now, node, delivered);
+        is_new | self.relieve(input, now, |node| silence.is_receiver(now, node))
+    }
+
+    /// Makes a newer plan if a report says that nodes are slow, and it is worth it.
+    fn judge(
         &mut self,
         input: PlanningInput<'_>,
         now: Moment,
@@ -148,7 +162,7 @@ impl TransferPlanning {
 
     /// Hands what lost relays pass on over to others: those whose sessions have ended, and those
     /// that `is_silent`, unless most of them are. Returns true if it made a newer plan for that.
-    pub(super) fn relieve(
+    fn relieve(
         &mut self,
         input: PlanningInput<'_>,
         now: Moment,

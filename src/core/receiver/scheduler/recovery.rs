@@ -91,18 +91,10 @@ impl PieceScheduler {
         true
     }
 
-    /// Closes flows over which nothing comes, to nodes that the newer plan names no more: a relay
-    /// that is lost. What was requested over them is requested of those that it names, as long as a
-    /// sender stands in for them: else two could wait for each other.
+    /// Closes flows to lost relays. What was requested over them is requested of others.
     pub(super) fn leave_silent(&mut self, now: Moment) {
-        let silent = self.flows.silent(now, &self.unnamed);
-        let mut senders = self.sources.iter().flat_map(|it| &it.senders);
-        let stands_in = |it: &(NodeIx, u32)| it.1 == 0 && !self.rail_pairs.is_lost(it.0);
-        if silent.is_empty() || !senders.any(stands_in) {
-            return;
-        }
         let error = Error::new(Code::Stalled, "another node brings what was requested of it");
-        for flow in silent {
+        for flow in silent_flows(self, now) {
             let Some((rail_pair, leased)) = self.flows.remove(flow) else { continue };
             self.actions.push_back(SchedulerAction::Flow(FlowCommand::Close { flow }));
             self.rail_pairs.idle(rail_pair);
@@ -124,6 +116,16 @@ impl PieceScheduler {
         let stuck = withheld(&self.extents, &self.rail_pairs, &self.flows);
         self.actions.extend(stuck.map(|span| SchedulerAction::Withhold { span }));
     }
+}
+
+/// Returns the flows over which nothing comes to nodes that the newer plan names no more, as long
+/// as a sender stands in for relays: else two nodes could wait for each other.
+fn silent_flows(scheduler: &PieceScheduler, now: Moment) -> Vec<FlowIx> {
+    let PieceScheduler { flows, unnamed, sources, rail_pairs, .. } = scheduler;
+    let silent = flows.silent(now, unnamed);
+    let stands_in = |it: &(NodeIx, u32)| it.1 == 0 && !rail_pairs.is_lost(it.0);
+    let is_left = !silent.is_empty() && sources.iter().flat_map(|it| &it.senders).any(stands_in);
+    if is_left { silent } else { Vec::new() }
 }
 
 /// Returns the pieces that two nodes would wait for from each other. A relay of an older plan still

@@ -1,7 +1,7 @@
 //! Receivers that keep a copy each, and feed each other.
 
 use super::*;
-use crate::core::sim::world::SimEndpoint;
+use crate::core::sim::world::{MasterIx, SimEndpoint};
 
 /// One sender, and so many receivers that keep a copy each.
 fn copies(count: u32, mib: u64) -> Vec<Row> {
@@ -149,9 +149,8 @@ fn a_relay_that_dies_is_replaced_by_the_senders() {
     }
 }
 
-/// So many copies of 32 MiB over NICs of 50 Mbit/s, with troubles. Returns the seconds until the
-/// last receiver has all, except for `lost`.
-fn seconds_with(count: u32, lost: Option<u32>, trouble: impl Fn(&mut SimCluster)) -> f64 {
+/// So many copies of 32 MiB over NICs of 50 Mbit/s, with troubles.
+fn copies_with(count: u32, check: CheckKind, trouble: impl Fn(&mut SimCluster)) -> SimOutcome {
     let rate = BitRate(50_000_000);
     let rows = copies(count, 32).into_iter().map(|row| Row { speed: Some(rate), ..row });
     let spec = Spec { rows: rows.collect(), ..Spec::default() };
@@ -159,11 +158,16 @@ fn seconds_with(count: u32, lost: Option<u32>, trouble: impl Fn(&mut SimCluster)
     let goodput = rate.bytes_per_second() * crate::core::units::goodput(1500);
     let links = vec![NodeLinks { up: goodput, down: goodput }; roster.entries.len()];
     let world = SimWorld { links, ..quiet_world() };
-    let options = TransferOptions { check: CheckKind::None, ..TransferOptions::default() };
+    let options = TransferOptions { check, ..TransferOptions::default() };
     let terms = AttemptConfig::new(&spec, &roster, identity(2), options);
     let mut cluster = SimCluster::new(roster, terms, world);
     trouble(&mut cluster);
-    let outcome = cluster.run();
+    cluster.run()
+}
+
+/// Returns the seconds until the last of so many receivers has all, except for `lost`.
+fn seconds_with(count: u32, lost: Option<u32>, trouble: impl Fn(&mut SimCluster)) -> f64 {
+    let outcome = copies_with(count, CheckKind::None, trouble);
     assert_eq!(outcome.error.is_some(), lost.is_some(), "{:?}", outcome.error);
     let others = (1..=count).filter(|node| Some(*node) != lost);
     let seconds = others.map(|node| outcome.node_seconds[node as usize].expect("it has all"));
@@ -201,5 +205,36 @@ fn a_flow_between_relays_that_opens_late_costs_a_tenth_at_most() {
         };
         let ratio = seconds_with(8, None, late) / whole;
         assert!(ratio < 1.1, "late by {ms} ms: {ratio}");
+    }
+}
+
+/// Its reports are held up, or it does nothing at all for a while: others pass on its part, and it
+/// is a receiver like others when it comes back.
+#[test]
+fn a_relay_that_is_taken_for_lost_and_is_not_gets_its_copy_like_the_others() {
+    let wanted = 8 * (32 << 20);
+    let whole = copies_with(8, CheckKind::Crc64, |_| {});
+    assert!(whole.error.is_none() && whole.digest.is_some() && whole.plans == 1);
+    for (ms, freezes) in
+        [(2000, false), (3000, false), (4000, false), (2000, true), (3000, true), (4000, true)]
+    {
+        let late = |cluster: &mut SimCluster| {
+            let (node, length) = (NodeIx(5), Duration::from_millis(ms));
+            let (relay, master) = (SimEndpoint::Node(node), SimEndpoint::Master(MasterIx(0)));
+            let fault = if freezes {
+                InjectedFault::Freeze(node, length)
+            } else {
+                InjectedFault::Cut(relay, master, length)
+            };
+            cluster.fault(Moment(1_000_000_000), fault);
+        };
+        let outcome = copies_with(8, CheckKind::Crc64, late);
+        let told = format!("late by {ms} ms, freezes {freezes}: {:?}", outcome.counts);
+        assert_eq!((&outcome.error, &outcome.digest), (&None, &whole.digest), "{told}");
+        assert_eq!(outcome.node_seconds[1..].iter().flatten().count(), 8, "{told}");
+        assert!(ms < 3000 || outcome.plans > 1, "its part is given away: {told}");
+        assert!(outcome.counts.wasted_bytes <= wanted / 50, "{told}");
+        let most = 1.1 * whole.seconds + if freezes { 0.5 * ms as f64 / 1000.0 } else { 0.0 };
+        assert!(outcome.seconds < most, "{} s of {most}: {told}", outcome.seconds);
     }
 }

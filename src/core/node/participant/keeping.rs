@@ -52,8 +52,11 @@ impl Participant {
     pub(super) fn left(&mut self) {
         match self.error.take() {
             Some(error) if !self.dismissed => self.refuse(error),
-            // Nobody knows better than this node what it lacks; its report follows.
+            // Nobody knows better than this node what it has and what it lacks; its report follows.
             Some(error) => {
+                if self.scheduler.is_some() {
+                    self.tell_progress();
+                }
                 self.tell(ToMaster::Failed {
                     error: Error { code: Code::Cancelled, ..error },
                     stats: None,

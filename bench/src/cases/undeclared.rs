@@ -20,16 +20,16 @@ const NODES: u32 = RATES_MBIT.len() as u32;
 const MIB: u64 = 1 << 20;
 /// The bytes of each transfer.
 const BYTES: u64 = 1600 * MIB;
-/// What a transfer may take: this multiple of the bound, and these seconds.
+/// Allowed time of a transfer: the bound times `FACTOR`, plus `SECONDS`.
 const FACTOR: f64 = 1.05;
 const SECONDS: f64 = 0.3;
-/// The same where rows declare wrong speeds.
+/// Allowed time where rows declare wrong speeds, likewise.
 const WRONG_FACTOR: f64 = 1.08;
 const WRONG_SECONDS: f64 = 0.5;
-/// The part of the bound that a group reaches.
+/// Least part of the bound that a group must reach.
 const GROUP_PART: f64 = 0.9;
 
-/// What rows say of a node's speed, as a multiple of the true one, by its place among its peers.
+/// Declared speed of a node, as a multiple of the true one, by its place among its peers.
 type Declared = Option<fn(usize) -> f64>;
 
 /// Windows of senders, and ranges of receivers.

@@ -276,8 +276,8 @@ impl CurrentPlan {
         let holes = known.iter().flat_map(|span| within(&self.holes, *span));
         // By planned bytes: a member of a group is not asked for all that its rows say.
         let wanted_bytes = wanted.iter().map(|span| span.bytes()).sum();
-        // What a newer plan believes of speeds is measured, and no clock to hold flows back by,
-        // unless they wait for each other.
+        // Flows are paced by declared speeds. Measured ones, of newer plans, are too uncertain to
+        // hold a flow back, unless receivers wait for each other's parts.
         let is_paced =
             !self.groups.is_member(node) && (self.epoch == 1 || !self.relayed.is_empty());
         let seconds = match self.receiver_speeds[node.at()] {

@@ -235,8 +235,8 @@ impl GroupDealing {
         let rest = &mut self.rests[at];
         let lacks_sender = self.members.values().any(|member| member.missing_bytes > 0);
         let has_many = self.members[&node].part_count >= PARTS_MAX;
-        // Where a range has lost its senders, speeds no longer decide when the group ends. A member
-        // with many parts gets no more messages. Either way the rest is dealt at once.
+        // All of the rest is dealt at once where a range has lost its senders, so that speeds no
+        // longer decide when the group ends, or where a member has had as many parts as it may.
         if lacks_sender || has_many {
             return rest.take_all(able);
         }

@@ -613,7 +613,7 @@ mod tests {
         assert_eq!(landed, [(whole, check(whole.span))]);
     }
 
-    /// Where headers changed often, no flow lived for a whole piece, and none ever landed.
+    /// No piece ever landed where headers changed so often that no flow lived for a whole one.
     #[test]
     fn a_piece_lands_by_the_parts_of_many_flows() {
         let mut piece_receiver = PieceReceiver::new(CheckMethod::Crc64, Duration::from_secs(30));

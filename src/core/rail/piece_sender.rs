@@ -7,8 +7,8 @@
 //! stealing only ever uses what is idle: what they took from others would come back as more
 //! stealing. A slow receiver could keep the rail from being idle for ever; so one stolen piece at a
 //! time goes out all the same, for as long as others' own pieces hardly come through meanwhile.
-//! Where they do come through, stolen ones pause, and no longer than all flows that those were of
-//! go on asking: a receiver that is dead asks for ever.
+//! Stolen pieces pause where others' own pieces do come through, until one of the flows that had
+//! those asks for no more. A dead receiver never stops asking, but none of its pieces come through.
 
 use std::collections::{BTreeMap, VecDeque};
 

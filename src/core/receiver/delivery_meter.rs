@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::core::units::Moment;
 
-/// Bytes that one sender has delivered while it was never out of requests. All but `waiting` only
-/// grow.
+/// Bytes that one sender has delivered while it was never out of requests, and the time that they
+/// took. Both only grow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct DeliveryMeter {
     bytes: u64,

@@ -3,11 +3,12 @@
 //!
 //! A rail pair is one local rail and one rail of a sender. It carries one flow at a time. A rail
 //! pair whose flow breaks is opened again: at once after the first break, then after a backoff
-//! that doubles with every break. Landed pieces shorten the backoff only step by step, so that a
-//! flapping link is not trusted after one good block. A flow that delivered something and was then
-//! closed (not silent) costs no time: on a network that resets connections every few megabytes, or
-//! changes a header now and then, the next flow opens at once. A sender is lost when none of its
-//! rail pairs has a flow and each of them has broken too often.
+//! that doubles with every break. A flow that delivered something and was then closed makes up for
+//! all breaks before it: on a network that resets connections every few megabytes, or changes a
+//! header now and then, the next flow opens at once. After a flow that fell silent, landed pieces
+//! shorten the backoff only step by step, so that a flapping link is not trusted after one good
+//! block. A sender is lost when none of its rail pairs has a flow and each of them has broken too
+//! often.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

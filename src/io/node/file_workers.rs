@@ -75,8 +75,7 @@ impl FileWorkers {
             match replicas::compare(&mut opened, &prepare, &mut reading) {
                 Ok(()) => Ok(Box::new(opened)),
                 Err(error) => {
-                    let files = &opened.transfer_files;
-                    files.sinks.iter().for_each(|sink| prepare::discard(sink, false, false));
+                    prepare::discard(&opened.transfer_files.sinks, false, false);
                     Err(error)
                 }
             }
@@ -145,15 +144,14 @@ fn carry_out_job(files: &TransferFiles, job: NodeJob, elected: &[bool]) -> JobAn
             JobAnswer::Committed(prepare::commit(files, elected, landed_everywhere, &checks))
         }
         NodeJob::Leave { forgets } => {
-            files.sinks.iter().for_each(|sink| prepare::discard(sink, forgets, false));
+            prepare::discard(&files.sinks, forgets, false);
             JobAnswer::Left
         }
         NodeJob::Clear(mode) => {
             match mode {
                 ClearMode::Confirm => files.sinks.iter().for_each(Sink::confirm),
                 ClearMode::Discard { forgets, departs } => {
-                    let discard = |sink| prepare::discard(sink, forgets, departs);
-                    files.sinks.iter().for_each(discard);
+                    prepare::discard(&files.sinks, forgets, departs);
                 }
             }
             // A source that was written to meanwhile may have been sent half old, half new.

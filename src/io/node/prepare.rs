@@ -156,7 +156,7 @@ fn open_destinations(
                 let options = sink_options(prepare, uri, row);
                 let sink = Sink::prepare(root, uri, file_bytes(uri, row, rows), &options);
                 // Nothing is left of a node that could not prepare.
-                let sink = sink.inspect_err(|_| sinks.iter().for_each(|it| it.discard(false)))?;
+                let sink = sink.inspect_err(|_| discard(&sinks, false, false))?;
                 let place = (sinks.len(), files);
                 files += sink.files().len();
                 sinks.push(sink);
@@ -313,14 +313,16 @@ pub(crate) fn commit(
     Ok(())
 }
 
-/// Leaves what has landed in a file to another attempt, or removes it; where it `forgets`, nothing
+/// Leaves what has landed in files to another attempt, or removes it; where it `forgets`, nothing
 /// of it is left. A node that `departs` leaves a transfer that its master has not ended.
-pub(crate) fn discard(sink: &Sink, forgets: bool, departs: bool) {
-    if forgets {
-        // Records that cannot be removed are those of a file that is removed.
-        let _ = sink.forget();
+pub(crate) fn discard(sinks: &[Sink], forgets: bool, departs: bool) {
+    for sink in sinks {
+        if forgets {
+            // Records that cannot be removed are those of a file that is removed.
+            let _ = sink.forget();
+        }
+        sink.discard(departs);
     }
-    sink.discard(departs);
 }
 
 /// Returns, for each destination, true if its name waits for the other nodes.

@@ -26,7 +26,7 @@ pub(super) struct ReportTimes {
     began: Moment,
     look_at: Moment,
     told: Moment,
-    /// What each sender had delivered by the last look that had seen enough, and its speed then.
+    /// Bytes and speed of each sender at the last look that had enough bytes for a speed.
     senders: BTreeMap<NodeIx, SeenSender>,
 }
 

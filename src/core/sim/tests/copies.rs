@@ -234,7 +234,7 @@ fn a_relay_that_is_taken_for_lost_and_is_not_gets_its_copy_like_the_others() {
         assert_eq!(outcome.node_seconds[1..].iter().flatten().count(), 8, "{told}");
         assert!(ms < 3000 || outcome.plans > 1, "its part is given away: {told}");
         assert!(outcome.counts.wasted_bytes <= wanted / 50, "{told}");
-        // What its own NIC could not receive meanwhile comes later.
+        // A frozen node receives nothing meanwhile, and has a whole copy to receive.
         let most = 1.1 * whole.seconds + if freezes { ms as f64 / 1000.0 } else { 0.0 };
         assert!(outcome.seconds < most, "{} s of {most}: {told}", outcome.seconds);
     }

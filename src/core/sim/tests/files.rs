@@ -204,7 +204,7 @@ impl SimDisk for Files {
     }
 
     fn discard(&mut self, forgets: bool, departs: bool) {
-        self.sinks().iter().for_each(|sink| prepare::discard(sink, forgets, departs));
+        prepare::discard(self.sinks(), forgets, departs);
     }
 
     fn crash(&mut self) {

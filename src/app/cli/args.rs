@@ -342,9 +342,20 @@ pub struct NodeArgs {
     /// Control address; port 0 takes any free one; without a key it must be a loopback address
     #[arg(long, value_name = "ADDR:PORT", value_parser = expect::<NodeAddress>)]
     pub listen: NodeAddress,
-    /// Root directory for all files of the node; required for a daemon
-    #[arg(long, value_name = "DIR")]
-    pub root: Option<PathBuf>,
+    /// Root directory for the files of the node; required for a daemon. With NAME it is where
+    /// /NAME/... leads; can be repeated. :ro refuses writes there, :wo reads. A DIR that
+    /// exists by the whole text is that directory; with NAME, write x:ro/ if its name ends so
+    #[arg(
+        long = "root", value_name = "[NAME=]DIR[:ro|:wo]",
+        value_parser = clap::value_parser!(OsString),
+    )]
+    pub roots: Vec<OsString>,
+    /// Read nothing for others: refuse rows that send files or shared memory
+    #[arg(long)]
+    pub no_serve: bool,
+    /// Write nothing: refuse rows that receive into files or shared memory
+    #[arg(long)]
+    pub no_write: bool,
     /// Serve more than the files below the root: `mem` is shared memory (mem:NAME, outside the
     /// root), `devices` are block devices below the root
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]

@@ -39,8 +39,8 @@ fn defaults_are_the_promised_ones() {
     };
     assert_eq!(node.listen, NodeAddress { host: "::1".into(), port: 0 });
     assert_eq!(
-        (node.root, node.pin, node.threads_per_nic),
-        (None, PinArg::Auto, ThreadsPerNic::Auto)
+        (node.roots.len(), node.pin, node.threads_per_nic),
+        (0, PinArg::Auto, ThreadsPerNic::Auto)
     );
     assert!(!node.launched && !node.insecure_no_key && node.nics.is_empty());
 }

@@ -11,6 +11,7 @@ pub mod progress;
 pub mod support;
 
 mod commands;
+mod root_arg;
 mod signals;
 mod values;
 

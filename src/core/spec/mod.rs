@@ -10,6 +10,7 @@ pub(crate) mod hostlist;
 mod limits;
 mod parse;
 mod print;
+mod root_name;
 mod rows;
 mod text;
 mod uri;
@@ -17,5 +18,6 @@ mod validate;
 
 pub(crate) use hostlist::HOST_BYTES_MAX;
 pub(crate) use limits::ID_BYTES_MAX;
+pub(crate) use root_name::RootName;
 pub use rows::{DataUri, NodeAddress, PairRate, Row, RowRole, Spec, StoreRate};
 pub(crate) use validate::{NODE_ROWS_MAX, NODE_URIS_BYTES_MAX, URI_BYTES_MAX};

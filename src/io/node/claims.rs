@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use crate::core::error::{Code, Error, Result};
 use crate::core::spec::DataUri;
 use crate::core::wire::control::Prepare;
-use crate::io::store::{DestinationClaim, StoreRoot};
+use crate::io::store::{DestinationClaim, StoreRoots};
 
 /// Claims the places of all rows that have to.
 ///
 /// # Errors
 /// `Usage` where another row of the attempt names the same file by another URI; `Data` where the
 /// system refuses.
-pub(crate) fn take(root: &StoreRoot, prepare: &Prepare) -> Result<Vec<DestinationClaim>> {
+pub(crate) fn take(roots: &StoreRoots, prepare: &Prepare) -> Result<Vec<DestinationClaim>> {
     let claimed = prepare.rows.iter().filter(|row| !row.claimant.is_empty());
     let claimed: BTreeMap<&str, &str> =
         claimed.map(|row| (row.uri.as_str(), row.claimant.as_str())).collect();
@@ -22,7 +22,7 @@ pub(crate) fn take(root: &StoreRoot, prepare: &Prepare) -> Result<Vec<Destinatio
         let uri: DataUri =
             uri.parse().map_err(|error| Error::new(Code::Usage, format!("{uri}: {error}")))?;
         claims.extend(DestinationClaim::take(
-            root,
+            roots,
             &uri,
             &prepare.id,
             &prepare.attempt,

@@ -29,7 +29,6 @@ use crate::io::clock::{Clock, LOOK_EVERY, awake, wait_until};
 use crate::io::log;
 use crate::io::rail::transfer_files::TransferFiles;
 use crate::io::session::{descriptors, strangers};
-use crate::io::store::StoreRoot;
 
 /// Time that a node that ends waits for workers that are still opening or naming files.
 const WIND_DOWN_WITHIN: Duration = Duration::from_secs(5);
@@ -77,7 +76,7 @@ impl NodeStop {
 ///
 /// # Errors
 /// `Code::Unreachable` where the port is in use, `Code::Refused` where it would listen beyond this
-/// machine without a key, `Code::Data` where the root is missing.
+/// machine without a key, `Code::Usage` where a root is missing.
 pub(crate) fn run(
     options: NodeOptions,
     on_start: impl FnOnce(NodeStop) -> Result<()>,
@@ -96,14 +95,10 @@ pub(crate) fn run(
 }
 
 impl Node {
-    fn new(
-        mut options: NodeOptions,
-        on_start: impl FnOnce(NodeStop) -> Result<()>,
-    ) -> Result<Node> {
+    fn new(options: NodeOptions, on_start: impl FnOnce(NodeStop) -> Result<()>) -> Result<Node> {
         let descriptors = descriptors::raise(u64::MAX);
-        // Each transfer opens it; that it is there is found out now.
-        StoreRoot::open(&options.root)?;
-        options.root = std::path::absolute(&options.root).unwrap_or(options.root);
+        // Each transfer opens them; that they are there is found out now.
+        options.roots.check()?;
         let failed = |error: std::io::Error| {
             let what = Error::new(Code::Internal, format!("no event queue: {error}"));
             crate::io::system_calls::perhaps_filtered(what, &error, "epoll or eventfd2")

@@ -1,6 +1,5 @@
 //! Work on the files of transfers, done by worker threads, which answer through the inbox.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -16,16 +15,14 @@ use crate::core::piece::TransferIx;
 use crate::core::wire::control::Prepare;
 use crate::io::rail::RailHandle;
 use crate::io::rail::transfer_files::TransferFiles;
-use crate::io::store::{AllowedKinds, DestinationClaim, Sink, StoreRoot};
+use crate::io::store::{DestinationClaim, RootOptions, Sink, StoreRoots};
 
 /// The workers of a node, and what they open files with.
 pub(super) struct FileWorkers {
     workers: WorkerPool,
     post: EventSender,
     budget: FileBudget,
-    root: PathBuf,
-    /// Kinds of files that are served besides the regular files below the root.
-    allowed: AllowedKinds,
+    roots: RootOptions,
 }
 
 impl FileWorkers {
@@ -38,8 +35,7 @@ impl FileWorkers {
             workers: WorkerPool::start(post.clone())?,
             post,
             budget: FileBudget::default(),
-            root: options.root.clone(),
-            allowed: options.allowed,
+            roots: options.roots.clone(),
         })
     }
 
@@ -62,16 +58,16 @@ impl FileWorkers {
         rails: usize,
         quits: Arc<AtomicBool>,
     ) {
-        let (root, allowed) = (self.root.clone(), self.allowed);
+        let roots = self.roots.clone();
         let (post, budget) = (self.post.clone(), self.budget.clone());
         let work = move || {
             let _claim = budget.claim(&prepare, rails)?;
             let mut tell = |read_bytes| post.send(InboxEvent::Reading { transfer, read_bytes });
-            // Anew for each transfer: something may have been mounted on it, or have taken its
+            // Anew for each transfer: something may have been mounted on one, or have taken its
             // name.
-            let root = StoreRoot::open(&root)?.allowing(allowed);
+            let roots = StoreRoots::open(&roots)?;
             let mut reading = ReadProgress::new(&mut tell, &quits);
-            let mut opened = prepare::open(&root, &prepare, rails, &mut reading)?;
+            let mut opened = prepare::open(&roots, &prepare, rails, &mut reading)?;
             match replicas::compare(&mut opened, &prepare, &mut reading) {
                 Ok(()) => Ok(Box::new(opened)),
                 Err(error) => {

@@ -1,7 +1,8 @@
 //! Options of a daemon: where to listen, below which root, with which key.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+#[cfg(test)]
+use std::path::Path;
 
 use affinity::PinningPolicy;
 
@@ -9,7 +10,9 @@ use super::threads::ThreadCount;
 use crate::core::error::{Code, Error, Result};
 use crate::core::wire::control::{NodeAdvert, RailAdvert};
 use crate::io::session::Key;
-use crate::io::store::AllowedKinds;
+use crate::io::store::RootOptions;
+#[cfg(test)]
+use crate::io::store::{AllowedKinds, DeclaredRoot, RootPlace, RootRights};
 
 const KEY_REMEDY: &str =
     "make one with `cep-fast keygen FILE`, copy it to every node, and pass --key-file FILE";
@@ -18,9 +21,8 @@ const KEY_REMEDY: &str =
 #[derive(Clone, Debug)]
 pub(crate) struct NodeOptions {
     pub(crate) listen: SocketAddr,
-    pub(crate) root: PathBuf,
-    /// Kinds of files that are served besides the regular files below the root.
-    pub(crate) allowed: AllowedKinds,
+    /// Directories to serve and to write below, with the rights there.
+    pub(crate) roots: RootOptions,
     /// The site key; the open one where there is none.
     pub(crate) key: Key,
     /// A master has started it, so that it ends when that master is gone.
@@ -50,20 +52,19 @@ impl NodeOptions {
         .remedy(KEY_REMEDY))
     }
 
-    /// The directory that a daemon serves and writes below. There is no default: one that was not
-    /// thought of would open all that the daemon's user can reach to whoever holds the key.
+    /// Refuses to start without a root. There is no default: one that was not thought of would open
+    /// all that the daemon's user can reach to whoever holds the key.
     ///
     /// # Errors
     /// `Code::Usage` where none is given.
-    pub(crate) fn check_root(root: Option<&Path>) -> Result<&Path> {
-        root.ok_or_else(|| {
-            Error::new(
-                Code::Usage,
-                "there is no --root: a node serves and writes below one directory, which has to be \
-                 named",
-            )
-            .remedy("--root DIR; --root / for all that the node's user can reach")
-        })
+    pub(crate) fn check_roots(count: usize) -> Result<()> {
+        if count > 0 {
+            return Ok(());
+        }
+        let what = "there is no --root: a node serves and writes below directories, which have to \
+                    be named";
+        Err(Error::new(Code::Usage, what)
+            .remedy("--root DIR; --root / for all that the node's user can reach"))
     }
 
     /// Refuses to start without a key where nobody has said that it is meant.
@@ -103,8 +104,14 @@ impl NodeOptions {
     pub(super) fn for_tests() -> NodeOptions {
         NodeOptions {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            root: "/".into(),
-            allowed: AllowedKinds::ALL,
+            roots: RootOptions {
+                declared: vec![DeclaredRoot {
+                    place: RootPlace::whole(Path::new("/")),
+                    rights: RootRights::ALL,
+                }],
+                allowed: AllowedKinds::ALL,
+                rights: RootRights::ALL,
+            },
             key: Key::open(),
             launched: false,
             slots: None,

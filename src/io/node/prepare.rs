@@ -21,7 +21,7 @@ use crate::core::wire::Check;
 use crate::core::wire::control::{FileSharing, Prepare, Prepared, RowState, WireRow};
 use crate::core::wire::limits::HOLES_MAX;
 use crate::io::rail::transfer_files::{RailTally, SourceRow, TransferActivity, TransferFiles};
-use crate::io::store::{DestinationClaim, FileNames, Sink, SinkOptions, Source, StoreRoot};
+use crate::io::store::{DestinationClaim, FileNames, Sink, SinkOptions, Source, StoreRoots};
 
 /// Holes that one row may report: what is beyond is moved as the zeros that it reads as.
 const ROW_HOLES_MAX: usize = 4096;
@@ -39,19 +39,20 @@ pub(crate) struct OpenedTransfer {
 
 /// Opens every source, then every destination.
 pub(crate) fn open(
-    root: &StoreRoot,
+    roots: &StoreRoots,
     prepare: &Prepare,
     rails: usize,
     reading: &mut ReadProgress<'_>,
 ) -> Result<OpenedTransfer> {
     let rows: Vec<(DataUri, &WireRow)> =
         prepare.rows.iter().map(with_uri).collect::<Result<_>>()?;
-    let (offers, holes, files) = open_sources(root, &rows)?;
-    check_names(root, &rows, &offers)?;
+    check_rights(roots, &rows)?;
+    let (offers, holes, files) = open_sources(roots, &rows)?;
+    check_names(roots, &rows, &offers)?;
     // Before anything is made or opened for writing.
-    let claims = claims::take(root, prepare)?;
+    let claims = claims::take(roots, prepare)?;
     let OpenedRows { sinks, layouts, shared, states, modes } =
-        open_destinations(root, prepare, &rows, &offers, files)?;
+        open_destinations(roots, prepare, &rows, &offers, files)?;
     let method = CheckMethod::new(prepare.options.transfer.check, prepare.options.object);
     let tallies = (0..rails).map(|_| CachePadded::new(RailTally::default())).collect();
     let activity = TransferActivity::default();
@@ -88,14 +89,26 @@ pub(crate) fn open(
     })
 }
 
+/// Refuses rows that this node may not carry out, before anything is opened.
+fn check_rights(roots: &StoreRoots, rows: &[(DataUri, &WireRow)]) -> Result<()> {
+    rows.iter().try_for_each(|(uri, row)| {
+        let role = match row.role {
+            RowRole::Sender => "writer",
+            RowRole::Receiver => "reader",
+        };
+        let refused = roots.check(uri, row.role);
+        refused.map_err(|error| error.at(format!("the {role} row {uri} {}", row.span)))
+    })
+}
+
 /// Opens the source of each row that sends: with their holes and the number of their files.
 fn open_sources(
-    root: &StoreRoot,
+    roots: &StoreRoots,
     rows: &[(DataUri, &WireRow)],
 ) -> Result<(Vec<SourceRow>, Vec<Span>, usize)> {
     let (mut offers, mut holes, mut files) = (Vec::new(), Vec::new(), 0);
     for (uri, row) in rows.iter().filter(|(_, row)| row.role == RowRole::Sender) {
-        let source = Source::open(root, uri, row.offset_bytes, row.span.bytes())?;
+        let source = Source::open(roots, uri, row.offset_bytes, row.span.bytes())?;
         let found = source.holes(ROW_HOLES_MAX)?;
         holes.extend(
             found
@@ -128,7 +141,7 @@ struct OpenedRows {
 
 /// Opens the destination of each row that receives; its files follow `source_files` in the table.
 fn open_destinations(
-    root: &StoreRoot,
+    roots: &StoreRoots,
     prepare: &Prepare,
     rows: &[(DataUri, &WireRow)],
     offers: &[SourceRow],
@@ -154,7 +167,7 @@ fn open_destinations(
             Some(&place) => place,
             None => {
                 let options = sink_options(prepare, uri, row);
-                let sink = Sink::prepare(root, uri, file_bytes(uri, row, rows), &options);
+                let sink = Sink::prepare(roots, uri, file_bytes(uri, row, rows), &options);
                 // Nothing is left of a node that could not prepare.
                 let sink = sink.inspect_err(|_| discard(&sinks, false, false))?;
                 let place = (sinks.len(), files);
@@ -192,7 +205,11 @@ pub(crate) fn set_modes(transfer_files: &TransferFiles, prepare: &Prepare, modes
 }
 
 /// Refuses one file under two names, before anything is made: its halves would replace each other.
-fn check_names(root: &StoreRoot, rows: &[(DataUri, &WireRow)], offers: &[SourceRow]) -> Result<()> {
+fn check_names(
+    roots: &StoreRoots,
+    rows: &[(DataUri, &WireRow)],
+    offers: &[SourceRow],
+) -> Result<()> {
     let mut names = FileNames::default();
     let of_role = |role| rows.iter().filter(move |(_, row)| row.role == role).map(|(uri, _)| uri);
     of_role(RowRole::Sender)
@@ -200,7 +217,7 @@ fn check_names(root: &StoreRoot, rows: &[(DataUri, &WireRow)], offers: &[SourceR
         .for_each(|(uri, offer)| names.add_source(uri, &offer.source));
     let destinations: BTreeSet<&DataUri> = of_role(RowRole::Receiver).collect();
     if destinations.len() + offers.len() > 1 {
-        destinations.into_iter().try_for_each(|uri| names.add_destination(root, uri))?;
+        destinations.into_iter().try_for_each(|uri| names.add_destination(roots, uri))?;
     }
     Ok(())
 }

@@ -15,7 +15,8 @@ use crate::io::log;
 pub(super) fn log_start(address: SocketAddr, mut nics: Vec<&str>, options: &NodeOptions) {
     let threads = nics.len();
     nics.dedup();
-    let (root, key) = (options.root.display(), !options.key.is_open());
+    let roots: Vec<String> = options.roots.declared.iter().map(ToString::to_string).collect();
+    let (root, key) = (roots.join(" "), !options.key.is_open());
     tracing::info!(%address, %root, key, nics = nics.join(","), threads, "listens");
     if !address.ip().is_loopback() {
         tracing::warn!(

@@ -19,10 +19,10 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-use super::StoreRoot;
+use super::StoreRoots;
 use super::destination_path::unlink;
 use super::fault::fault;
-use super::region::object_path;
+use super::memory_object::{object_name, object_path};
 use super::root::{DIRECTORY, errno_of};
 use crate::core::error::{Code, Error, Result};
 use crate::core::spec::DataUri;
@@ -41,7 +41,7 @@ impl DestinationClaim {
     /// # Errors
     /// `Usage` where another URI names the same file; `Data` where the system refuses.
     pub(crate) fn take(
-        root: &StoreRoot,
+        roots: &StoreRoots,
         uri: &DataUri,
         id: &str,
         attempt: &[u8; 16],
@@ -49,14 +49,17 @@ impl DestinationClaim {
     ) -> Result<Option<DestinationClaim>> {
         let (memory, object);
         let (root, path) = match uri {
-            DataUri::File(path) => (root, path),
+            DataUri::File(path) => (roots.to_write(path)?, path),
             DataUri::Mem(name) => {
-                (memory, object) = (StoreRoot::shared_memory()?, object_path(name)?);
+                memory = roots.memory_to_write(&object_name(name))?;
+                object = object_path(name)?;
                 (&memory, &object)
             }
             DataUri::Pattern(_) | DataUri::Null => return Ok(None),
         };
-        let (Some(parent), Some(file_name)) = (path.parent(), path.file_name()) else {
+        let (Some(parent), Some(file_name), false) =
+            (path.parent(), path.file_name(), root.is_top(path)?)
+        else {
             return Ok(None);
         };
         let directory = root.try_open(parent, DIRECTORY, Mode::empty())?;
@@ -191,7 +194,7 @@ mod tests {
     #[test]
     fn a_claim_that_a_killed_node_has_left_goes_with_the_next_attempt() {
         let folder = tempfile::tempdir().expect("a folder");
-        let root = StoreRoot::open(folder.path()).expect("it is there");
+        let root = StoreRoots::of(folder.path()).expect("it is there");
         let uri: DataUri = "file:///x".parse().expect("a URI");
         let names = || std::fs::read_dir(folder.path()).expect("it is there").count();
         let take = |id: &str, attempt| {

@@ -11,12 +11,12 @@ use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use nix::unistd::{LinkatFlags, UnlinkatFlags, fsync, linkat, unlinkat};
 
-use super::StoreRoot;
 use super::fault::fault;
 use super::open::retried;
 use super::root::DIRECTORY;
 use super::space;
 use super::token;
+use super::{RootPlace, StoreRoot};
 use crate::core::error::{Code, Error, Result};
 
 /// A destination, and the partial file `.NAME.cep-TAG` that it is until it is complete.
@@ -31,8 +31,8 @@ pub(super) struct DestinationPath {
     pub(super) follower: Option<u32>,
     /// Permissions that a new file may have here, once they are known.
     pub(super) granted: OnceLock<Mode>,
-    /// Path of the root that the destination lies below.
-    pub(super) root: PathBuf,
+    /// Root that the destination lies below.
+    pub(super) root: RootPlace,
 }
 
 impl DestinationPath {
@@ -45,8 +45,8 @@ impl DestinationPath {
         path: &Path,
         tag: &str,
     ) -> Result<(DestinationPath, Option<FileStat>)> {
-        root.relative(path)?;
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        let is_top = root.is_top(path)?;
+        let (Some(parent), Some(name), false) = (path.parent(), path.file_name(), is_top) else {
             return Err(fault(Errno::EISDIR, path, "written"));
         };
         let directory =
@@ -61,7 +61,7 @@ impl DestinationPath {
             partial: partial_name(name, tag),
             follower: None,
             granted: OnceLock::new(),
-            root: root.given().to_path_buf(),
+            root: root.place().clone(),
         };
         let existing = place.existing(root)?;
         Ok((place, existing))

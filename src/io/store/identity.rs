@@ -9,9 +9,9 @@ use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
 
 use super::destination_path::{DestinationPath, is_kind};
 use super::fault::fault;
+use super::memory_object::{object_name, object_path};
 use super::open::identity;
-use super::region::{object_name, object_path};
-use super::{Source, StoreRoot};
+use super::{Source, StoreRoots};
 use crate::core::error::{Code, Error, Result};
 use crate::core::spec::DataUri;
 
@@ -41,8 +41,8 @@ impl<'a> FileNames<'a> {
     /// # Errors
     /// `Usage`, with both URIs, where it is a source, or another destination under another name.
     /// Other errors are left to its opening.
-    pub(crate) fn add_destination(&mut self, root: &StoreRoot, uri: &'a DataUri) -> Result<()> {
-        let Some((directory, name, existing)) = look(root, uri)? else { return Ok(()) };
+    pub(crate) fn add_destination(&mut self, roots: &StoreRoots, uri: &'a DataUri) -> Result<()> {
+        let Some((directory, name, existing)) = look(roots, uri)? else { return Ok(()) };
         if let Some(other) = self.destinations.insert((directory, name), uri) {
             return Err(one_file(other, uri));
         }
@@ -62,20 +62,19 @@ impl<'a> FileNames<'a> {
 
 /// Finds a destination's directory, its name there, and the file of that name.
 fn look(
-    root: &StoreRoot,
+    roots: &StoreRoots,
     uri: &DataUri,
 ) -> Result<Option<(FileInode, OsString, Option<FileStat>)>> {
     match uri {
         DataUri::File(path) => {
-            let (place, existing) = DestinationPath::look(root, path, "")?;
+            let (place, existing) = DestinationPath::look(roots.to_write(path)?, path, "")?;
             let directory =
                 fstat(&place.directory).map_err(|errno| fault(errno, path, "examined"))?;
             Ok(Some((identity(&directory), place.name, existing)))
         }
         DataUri::Mem(name) => {
             let (path, shown) = (object_path(name)?, object_name(name));
-            root.check_memory(&shown)?;
-            let root = StoreRoot::shared_memory()?;
+            let root = roots.memory_to_write(&shown)?;
             let directory = fstat(&root).map_err(|errno| fault(errno, &shown, "examined"))?;
             let name = path.file_name().unwrap_or_default().to_owned();
             let existing = fstatat(&root, Path::new(&name), AtFlags::AT_SYMLINK_NOFOLLOW).ok();

@@ -16,7 +16,6 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat};
 use nix::unistd::{Gid, Uid, fchown, fsync, geteuid};
 use rustix::fs::{AtFlags as StatxAt, StatxAttributes, StatxFlags, statx};
 
-use super::StoreRoot;
 use super::destination_path::{DestinationPath, exists, is_kind};
 use super::fault::fault;
 use super::open::{identity, retried};
@@ -131,9 +130,7 @@ impl DestinationPath {
     /// `Data`.
     pub(super) fn check_found_again(&self) -> Result<()> {
         let parent = self.path.parent().unwrap_or(&self.path);
-        let now = StoreRoot::open(&self.root)?
-            .try_open(parent, DIRECTORY, Mode::empty())?
-            .and_then(fstat);
+        let now = self.root.open()?.try_open(parent, DIRECTORY, Mode::empty())?.and_then(fstat);
         let now = now.map_err(|errno| fault(errno, parent, "found again"))?;
         let held = fstat(&self.directory).map_err(|errno| fault(errno, parent, "examined"))?;
         if identity(&now) == identity(&held) {

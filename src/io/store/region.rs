@@ -3,9 +3,8 @@
 //! Programs have it mapped under its name, so there is no partial object and no renaming. An object
 //! that was made here and did not become complete is unlinked again.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -15,8 +14,9 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::destination_path::exists;
 use super::fault::fault;
+use super::memory_object::{object_name, object_path};
 use super::open::{OpenFile, identity, let_wait};
-use super::{StoreRoot, space};
+use super::{StoreRoot, StoreRoots, space};
 use crate::core::error::{Code, Error, Result};
 use crate::core::store::writer::WriterRole;
 
@@ -35,15 +35,14 @@ pub(super) struct SharedRegion {
 impl SharedRegion {
     /// Opens or makes the object `name` with room for `bytes`. An existing one needs `overwrite`.
     pub(super) fn prepare(
-        root: &StoreRoot,
+        roots: &StoreRoots,
         name: &OsStr,
         bytes: u64,
         overwrite: bool,
         role: WriterRole,
     ) -> Result<SharedRegion> {
         let (path, name) = (object_path(name)?, object_name(name));
-        root.check_memory(&name)?;
-        let directory = StoreRoot::shared_memory()?;
+        let directory = roots.memory_to_write(&name)?;
         let (object, fresh) = open_or_create(&directory, &path, &name)?;
         // Another node of this attempt may have made the object of a shared row.
         if !fresh && !overwrite && !matches!(role, WriterRole::Follower(_)) {
@@ -116,31 +115,6 @@ impl SharedRegion {
             WriterRole::Sole | WriterRole::Leader => Ok(()),
         }
     }
-}
-
-/// Path of the object `name` below the directory of shared memory.
-///
-/// # Errors
-/// `Data` where POSIX would not have it as a name.
-pub(super) fn object_path(name: &OsStr) -> Result<PathBuf> {
-    let bytes = name.as_bytes();
-    let is_size_fit = (1..=255).contains(&bytes.len());
-    if !is_size_fit || bytes.contains(&b'/') || bytes.contains(&0) || matches!(bytes, b"." | b"..")
-    {
-        return Err(Error::new(
-            Code::Data,
-            format!("mem:{} is not a name of shared memory", name.display()),
-        )
-        .remedy("use 1 to 255 bytes without a slash"));
-    }
-    Ok(Path::new("/").join(name))
-}
-
-/// Name of the object as the user knows it.
-pub(super) fn object_name(name: &OsStr) -> PathBuf {
-    let mut object = OsString::from("mem:");
-    object.push(name);
-    PathBuf::from(object)
 }
 
 /// Opens the object, or makes it. Returns true where this call has made it.

@@ -1,4 +1,4 @@
-//! Root directory of a node: it reads and writes below it and nowhere else.
+//! One root directory of a node: it reads and writes below its roots and nowhere else.
 //!
 //! The kernel enforces it (`openat2` with `RESOLVE_BENEATH`), so a link that is swapped in during
 //! the look-up cannot lead out. Where a filter of system calls hides `openat2`, `walk` enforces it,
@@ -11,73 +11,108 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::Mode;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
+use nix::sys::stat::{Mode, fstat};
 
 use super::fault::{fault, refused, unserved};
+use super::open::identity;
 use super::walk;
 use super::walk::PathRules;
-use crate::core::error::Result;
+use crate::core::error::{Code, Error, Result};
+use crate::core::spec::RootName;
 
-/// A directory below which every path of a node lies.
+/// A directory below which paths of a node lie.
 #[derive(Debug)]
 pub(crate) struct StoreRoot {
     directory: OwnedFd,
-    /// Path as it was given; it may go through links.
-    given: PathBuf,
+    place: RootPlace,
     path: PathBuf,
     rules: PathRules,
-    allowed: AllowedKinds,
+    serves_devices: bool,
 }
 
-/// Kinds of data that a node serves only where its owner allows it: they reach beyond the files
-/// below its root.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct AllowedKinds {
-    /// `mem:` objects, which belong to the whole machine.
-    pub(crate) memory: bool,
-    /// Block devices, which hold file systems of their own.
-    pub(crate) devices: bool,
+/// Place of a root: enough to open it again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct RootPlace {
+    pub(crate) name: RootName,
+    /// Path as the node's owner gave it; it may go through links.
+    pub(crate) directory: PathBuf,
+    /// Device and inode of the directory that a confined node may open, and no other one.
+    pub(crate) confined_to: Option<(u64, u64)>,
 }
 
-#[cfg(test)]
-impl AllowedKinds {
-    pub(crate) const ALL: AllowedKinds = AllowedKinds { memory: true, devices: true };
-}
+impl RootPlace {
+    /// The root of all paths.
+    pub(crate) fn whole(directory: &Path) -> RootPlace {
+        RootPlace { name: RootName::Whole, directory: directory.to_path_buf(), confined_to: None }
+    }
 
-impl StoreRoot {
-    /// Opens the root directory `path`, which the node's owner chose and which may itself go
-    /// through links.
+    /// Opens the directory, which may itself go through links.
+    ///
+    /// # Errors
+    /// `Data` where it is missing, no directory, or not to be entered; `Refused` where another
+    /// directory has taken the name since the node was confined.
+    pub(crate) fn open(&self) -> Result<StoreRoot> {
+        let (path, directory) = self.resolve()?;
+        if let Some(confined_to) = self.confined_to {
+            self.check_not_replaced(&directory, confined_to)?;
+        }
+        // Nothing leads out of `/`. There, absolute links are how machines lay out their disks
+        // (/home, /scratch).
+        let rules = PathRules { beneath: path != Path::new("/"), links: true };
+        Ok(StoreRoot { directory, place: self.clone(), path, rules, serves_devices: false })
+    }
+
+    /// The path without links, and the directory there.
     ///
     /// # Errors
     /// `Data` where it is missing, no directory, or not to be entered.
-    pub(crate) fn open(path: &Path) -> Result<StoreRoot> {
+    pub(super) fn resolve(&self) -> Result<(PathBuf, OwnedFd)> {
         let blame = |errno| {
-            fault(errno, path, "used as the root").remedy("name an existing directory with --root")
+            fault(errno, &self.directory, "used as the root")
+                .remedy("name an existing directory with --root")
         };
-        let whole = path.canonicalize().map_err(|error| blame(errno_of(&error)))?;
-        let directory = open(&whole, DIRECTORY, Mode::empty()).map_err(blame)?;
-        // Nothing leads out of `/`. There, absolute links are how machines lay out their disks
-        // (/home, /scratch).
-        let rules = PathRules { beneath: whole != Path::new("/"), links: true };
-        Ok(StoreRoot {
-            directory,
-            given: path.to_path_buf(),
-            path: whole,
-            rules,
-            allowed: AllowedKinds::default(),
-        })
+        let path = self.directory.canonicalize().map_err(|error| blame(errno_of(&error)))?;
+        let directory = open(&path, DIRECTORY, Mode::empty()).map_err(blame)?;
+        Ok((path, directory))
     }
 
-    /// The same root for a node that serves more than regular files.
-    pub(crate) fn allowing(self, allowed: AllowedKinds) -> StoreRoot {
-        StoreRoot { allowed, ..self }
+    /// The kernel opens nothing in a directory that the node was not confined to. What was mounted
+    /// on that one is below it.
+    fn check_not_replaced(&self, directory: &OwnedFd, confined_to: (u64, u64)) -> Result<()> {
+        let is_same = fstat(directory).is_ok_and(|now| identity(&now) == confined_to);
+        let listed = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let opened = || openat(directory, ".", listed, Mode::empty());
+        if is_same || opened().err() != Some(Errno::EACCES) {
+            return Ok(());
+        }
+        let RootPlace { name, directory, .. } = self;
+        let what = format!(
+            "root {name} was replaced since the node started: {} is another directory now",
+            directory.display()
+        );
+        Err(Error::new(Code::Refused, what).remedy("restart the node"))
+    }
+}
+
+impl StoreRoot {
+    /// Opens the root of all paths at `path`.
+    ///
+    /// # Errors
+    /// Those of [`RootPlace::open`].
+    pub(crate) fn open(path: &Path) -> Result<StoreRoot> {
+        RootPlace::whole(path).open()
     }
 
-    /// Path that it was opened by. By now the path may mean another directory: one that was mounted
-    /// on it, or has taken its name.
-    pub(super) fn given(&self) -> &Path {
-        &self.given
+    /// The same root for a node that serves block devices.
+    pub(super) fn with_devices(self, serves_devices: bool) -> StoreRoot {
+        StoreRoot { serves_devices, ..self }
+    }
+
+    /// Its place. By now another directory may be there: one that was mounted on it, or has taken
+    /// its name.
+    pub(super) fn place(&self) -> &RootPlace {
+        &self.place
     }
 
     /// Directory of POSIX shared memory. No link is followed there, because everybody may make
@@ -91,14 +126,9 @@ impl StoreRoot {
         Ok(StoreRoot { rules: PathRules { links: false, ..root.rules }, ..root })
     }
 
-    /// Refuses shared memory where the node's owner has not allowed it.
-    pub(super) fn check_memory(&self, name: &Path) -> Result<()> {
-        if self.allowed.memory { Ok(()) } else { Err(unserved(name, "shared memory", "mem")) }
-    }
-
     /// Refuses block devices where the node's owner has not allowed them.
     pub(super) fn check_device(&self, path: &Path) -> Result<()> {
-        if self.allowed.devices { Ok(()) } else { Err(unserved(path, "block devices", "devices")) }
+        if self.serves_devices { Ok(()) } else { Err(unserved(path, "block devices", "devices")) }
     }
 
     /// Path of the root.
@@ -186,10 +216,22 @@ impl StoreRoot {
         }
     }
 
-    /// `path` relative to the root: without its leading `/`, and without any `..`.
+    /// `path` is the root itself.
+    pub(super) fn is_top(&self, path: &Path) -> Result<bool> {
+        Ok(self.relative(path)? == Path::new("."))
+    }
+
+    /// `path` relative to the root: without its leading `/` and the root's name, and without any
+    /// `..`.
     pub(super) fn relative(&self, path: &Path) -> Result<PathBuf> {
         let mut relative = PathBuf::from(".");
-        for component in path.components() {
+        let mut components = path.components().peekable();
+        components.next_if_eq(&Component::RootDir);
+        if let Some(name) = self.place.name.component() {
+            let is_below = components.next() == Some(Component::Normal(name.as_ref()));
+            assert!(is_below, "the root {name} was found for {}", path.display());
+        }
+        for component in components {
             match component {
                 Component::Normal(name) => relative.push(name),
                 Component::RootDir | Component::CurDir => {}

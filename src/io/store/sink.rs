@@ -27,7 +27,7 @@ use super::open::OpenFile;
 use super::open_destination::{SinkOptions, open_destination, with_new_journal};
 use super::partial_file::PartialFile;
 use super::region::SharedRegion;
-use super::{StoreRoot, space};
+use super::{StoreRoots, space};
 use crate::core::error::{Code, Error, Result};
 use crate::core::options::TransferOptions;
 use crate::core::spec::DataUri;
@@ -79,13 +79,13 @@ impl Sink {
     ///
     /// # Errors
     /// `Data` where the destination cannot be made, exists (without `overwrite`), or is too small;
-    /// `Refused` where it lies out of the root; `Usage` for a URI that only a sender can have.
-    /// Nothing is left behind then.
+    /// `Refused` where it lies out of the roots or may not be written; `Usage` for a URI that only
+    /// a sender can have. Nothing is left behind then.
     ///
     /// # Panics
     /// If the tag is not 1 to 64 letters and digits: it is made of a hash.
     pub(crate) fn prepare(
-        root: &StoreRoot,
+        roots: &StoreRoots,
         uri: &DataUri,
         file_bytes: u64,
         options: &SinkOptions,
@@ -93,14 +93,14 @@ impl Sink {
         let SinkOptions { transfer, attempt, .. } = *options;
         let (target, role, state) = match uri {
             DataUri::File(path) => {
-                let open = open_destination(root, path, file_bytes, options)?;
+                let open = open_destination(roots.to_write(path)?, path, file_bytes, options)?;
                 let (first, new_journal) = (open.file, open.new_journal);
                 let target = SinkTarget::File { first, beside: OnceLock::new(), new_journal };
                 (target, open.role, open.state)
             }
             DataUri::Mem(name) => {
                 let region = SharedRegion::prepare(
-                    root,
+                    roots,
                     name,
                     file_bytes,
                     transfer.overwrite,

@@ -13,9 +13,9 @@ use nix::sys::uio::pread;
 use nix::unistd::{Whence, lseek};
 
 use super::fault::fault;
+use super::memory_object::{object_name, object_path};
 use super::open::{OpenFile, identity, let_wait, retried};
-use super::region::{object_name, object_path};
-use super::{StoreRoot, holes};
+use super::{StoreRoot, StoreRoots, holes};
 use crate::core::error::{Code, Error, Result};
 use crate::core::spec::DataUri;
 use crate::core::units::Span;
@@ -58,19 +58,20 @@ impl Source {
     ///
     /// # Errors
     /// `Data` where it is missing, unreadable, short, or no file; `Refused` where it lies out of
-    /// the root; `Usage` for a URI that only a receiver can have.
+    /// the roots or may not be read; `Usage` for a URI that only a receiver can have.
     pub(crate) fn open(
-        root: &StoreRoot,
+        roots: &StoreRoots,
         uri: &DataUri,
         offset_bytes: u64,
         bytes: u64,
     ) -> Result<Source> {
         match uri {
             DataUri::File(path) => {
+                let root = roots.to_read(path)?;
                 FileSource::open(root, path, path.clone(), offset_bytes, bytes).map(Source::File)
             }
             DataUri::Mem(name) => {
-                FileSource::open_object(root, name, offset_bytes, bytes).map(Source::File)
+                FileSource::open_object(roots, name, offset_bytes, bytes).map(Source::File)
             }
             DataUri::Pattern(seed) => Ok(Source::Pattern(*seed)),
             DataUri::Null => {
@@ -212,20 +213,14 @@ impl FileSource {
     }
 
     fn open_object(
-        root: &StoreRoot,
+        roots: &StoreRoots,
         name: &OsStr,
         offset_bytes: u64,
         bytes: u64,
     ) -> Result<FileSource> {
         let path = object_path(name)?;
-        root.check_memory(&object_name(name))?;
-        FileSource::open(
-            &StoreRoot::shared_memory()?,
-            &path,
-            object_name(name),
-            offset_bytes,
-            bytes,
-        )
+        let root = roots.memory_to_read(&object_name(name))?;
+        FileSource::open(&root, &path, object_name(name), offset_bytes, bytes)
     }
 
     fn checked(file: OpenFile, name: PathBuf, offset_bytes: u64, bytes: u64) -> Result<FileSource> {

@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 
 use affinity::PinningPolicy;
 use nix::sys::prctl::set_dumpable;
 
 use crate::app::cli::args::{AllowedKind, NodeArgs, PinArg, ThreadsPerNic};
+use crate::app::cli::root_arg::declared_roots;
 use crate::app::cli::signals;
 use crate::app::transfer::resolve_first;
 use crate::core::error::{Code, Error, Result};
@@ -17,6 +19,7 @@ use crate::io::log::say;
 use crate::io::node::options::NodeOptions;
 use crate::io::node::{AllowedKinds, ThreadCount};
 use crate::io::session::Key;
+use crate::io::store::{RootOptions, RootRights};
 
 pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
     let listen = resolve_first(&args.listen)?;
@@ -24,12 +27,16 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
         say_if_inside(&args.listen, listen);
         NodeOptions::check_key(listen, args.key_file.is_some())?;
     }
-    let root = NodeOptions::check_root(args.root.as_deref())?.to_path_buf();
+    NodeOptions::check_roots(args.roots.len())?;
+    let roots = RootOptions {
+        declared: declared_roots(&args.roots, Path::is_dir)?,
+        allowed: allowed(args),
+        rights: RootRights { reads: !args.no_serve, writes: !args.no_write },
+    };
     let key = key(args)?;
     let options = NodeOptions {
         listen,
-        root,
-        allowed: allowed(args),
+        roots,
         key,
         launched: args.launched,
         slots: args.slots,

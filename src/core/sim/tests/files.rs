@@ -23,7 +23,7 @@ use crate::core::wire::control::{Prepare, ReplicaRange};
 use crate::io::node::reading::ReadProgress;
 use crate::io::node::{keeping, prepare};
 use crate::io::rail::transfer_files::TransferFiles;
-use crate::io::store::{Sink, StoreRoot, journal};
+use crate::io::store::{Sink, StoreRoots, journal};
 
 /// The bytes of all sources: they differ at every place and in every generation, with holes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,7 +66,7 @@ impl Data {
 
 /// The files of one node in one attempt.
 pub(super) struct Files {
-    root: StoreRoot,
+    root: StoreRoots,
     data: Data,
     /// True if there is no room for what is wanted.
     pub(super) is_full: bool,
@@ -78,7 +78,7 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn new(folder: &Path, data: Data) -> Files {
-        let root = StoreRoot::open(folder).expect("the folder is there");
+        let root = StoreRoots::of(folder).expect("the folder is there");
         Files {
             root,
             data,

@@ -27,7 +27,7 @@ use crate::core::store::writer::WriterRole;
 use crate::core::units::{MIB, Span};
 use crate::core::wire::frame::{FRAME_BYTES, Frame, FrameKind};
 use crate::io::clock::Clock;
-use crate::io::store::{Sink, SinkOptions, Source, StoreRoot};
+use crate::io::store::{Sink, SinkOptions, Source, StoreRoots};
 
 const TRANSFER: TransferIx = TransferIx(1);
 const FLOW: FlowIx = FlowIx(1);
@@ -100,7 +100,7 @@ fn files_of_both_ends(
     files: Option<DataPath>,
     bytes: u64,
 ) -> (Arc<TransferFiles>, Arc<TransferFiles>) {
-    let (root, range) = (StoreRoot::open(folder).unwrap(), Span::new(0, bytes));
+    let (root, range) = (StoreRoots::of(folder).unwrap(), Span::new(0, bytes));
     let layout = || FileLayout::of_file(0, 0, range);
     let path = files.unwrap_or_default();
     let files = files.is_some();

@@ -7,6 +7,7 @@ mod permissions;
 mod regions;
 mod resumed;
 mod resumed_together;
+mod roots;
 mod shared;
 mod sinks;
 mod sources;
@@ -19,7 +20,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{JournalIdentity, ReusedRanges, SealKey, Sink, SinkOptions, StoreRoot};
+use super::{JournalIdentity, ReusedRanges, SealKey, Sink, SinkOptions, StoreRoots};
 use crate::core::error::Result;
 use crate::core::options::TransferOptions;
 use crate::core::spec::DataUri;
@@ -112,7 +113,7 @@ fn file_uri(path: &str) -> DataUri {
 }
 
 fn prepare(root: &Path, path: &str, bytes: u64, options: &SinkOptions) -> Result<Sink> {
-    Sink::prepare(&StoreRoot::open(root).unwrap(), &file_uri(path), bytes, options)
+    Sink::prepare(&StoreRoots::of(root).unwrap(), &file_uri(path), bytes, options)
 }
 
 /// The names in a directory, sorted.

@@ -11,7 +11,7 @@ use nix::unistd::mkfifo;
 
 use super::{directory, file_uri, names, options, prepare};
 use crate::core::error::{Code, Result};
-use crate::io::store::{Source, StoreRoot};
+use crate::io::store::{Source, StoreRoot, StoreRoots};
 
 #[test]
 fn paths_that_lead_out_are_refused_for_reading_and_writing() {
@@ -26,7 +26,7 @@ fn paths_that_lead_out_are_refused_for_reading_and_writing() {
     symlink("loop", inside.join("loop")).unwrap();
     symlink("/proc/self/root", inside.join("magic")).unwrap();
 
-    let root = StoreRoot::open(&inside).unwrap();
+    let roots = StoreRoots::of(&inside).unwrap();
     let table = [
         "/../secret/key",
         "/sub/../sub/deep",
@@ -37,7 +37,7 @@ fn paths_that_lead_out_are_refused_for_reading_and_writing() {
         "/magic/etc",
     ];
     for path in table {
-        let read = Source::open(&root, &file_uri(path), 0, 1).unwrap_err();
+        let read = Source::open(&roots, &file_uri(path), 0, 1).unwrap_err();
         assert_eq!(read.code, Code::Refused, "{path}: {read}");
         assert!(read.message.starts_with(path) && read.remedy.is_some(), "{read}");
         let written = prepare(&inside, path, 1, &options()).unwrap_err();
@@ -54,8 +54,8 @@ fn links_that_stay_inside_are_followed() {
     fs::create_dir(home.path().join("data")).unwrap();
     fs::write(home.path().join("data/x"), "12345").unwrap();
     symlink("data", home.path().join("current")).unwrap();
-    let root = StoreRoot::open(home.path()).unwrap();
-    assert!(Source::open(&root, &file_uri("/current/x"), 0, 5).is_ok());
+    let roots = StoreRoots::of(home.path()).unwrap();
+    assert!(Source::open(&roots, &file_uri("/current/x"), 0, 5).is_ok());
     let sink = prepare(home.path(), "/current/y", 1, &options()).unwrap();
     sink.commit().unwrap();
     assert_eq!(names(&home.path().join("data")), ["x", "y"]);
@@ -67,14 +67,14 @@ fn below_the_whole_machine_absolute_links_are_followed() {
     fs::write(home.path().join("x"), "12345").unwrap();
     symlink(home.path().join("x"), home.path().join("link")).unwrap();
     let link = home.path().join("link");
-    let root = StoreRoot::open(Path::new("/")).unwrap();
-    assert!(Source::open(&root, &file_uri(link.to_str().unwrap()), 0, 5).is_ok());
+    let roots = StoreRoots::of(Path::new("/")).unwrap();
+    assert!(Source::open(&roots, &file_uri(link.to_str().unwrap()), 0, 5).is_ok());
     // The kernel's own links jump where no name leads; they are refused even here.
-    let magic = Source::open(&root, &file_uri("/proc/self/exe"), 0, 1).unwrap_err();
+    let magic = Source::open(&roots, &file_uri("/proc/self/exe"), 0, 1).unwrap_err();
     assert_eq!(magic.code, Code::Refused, "{magic}");
     let dotted = home.path().join("../x");
     assert_eq!(
-        Source::open(&root, &file_uri(dotted.to_str().unwrap()), 0, 5).unwrap_err().code,
+        Source::open(&roots, &file_uri(dotted.to_str().unwrap()), 0, 5).unwrap_err().code,
         Code::Refused
     );
 }

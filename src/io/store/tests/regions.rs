@@ -9,7 +9,7 @@ use crate::core::error::{Code, Result};
 use crate::core::spec::DataUri;
 use crate::core::store::writer::WriterRole;
 use crate::core::units::Span;
-use crate::io::store::{AllowedKinds, Sink, SinkOptions, Source, StoreRoot};
+use crate::io::store::{AllowedKinds, Sink, SinkOptions, Source, StoreRoots};
 
 /// A name of shared memory that no other test uses; the object is gone when dropped.
 struct Object(PathBuf);
@@ -39,8 +39,8 @@ impl Drop for Object {
     }
 }
 
-fn root() -> StoreRoot {
-    StoreRoot::open(Path::new("/")).unwrap().allowing(AllowedKinds::ALL)
+fn root() -> StoreRoots {
+    StoreRoots::of(Path::new("/")).unwrap().allowing(AllowedKinds::ALL)
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn another_programs_object_is_neither_written_nor_removed_unasked() {
 fn shared_memory_is_served_only_where_that_is_allowed() {
     let object = Object::new("forbidden");
     fs::write(&object.0, [7; 100]).unwrap();
-    let files_only = StoreRoot::open(Path::new("/")).unwrap();
+    let files_only = StoreRoots::of(Path::new("/")).unwrap();
     let read = Source::open(&files_only, &object.uri(), 0, 100).unwrap_err();
     let over = overwriting(options());
     let written = Sink::prepare(&files_only, &object.uri(), 100, &over).unwrap_err();

@@ -9,7 +9,7 @@ use super::{Mounted, announce, directory, kept, names, options, overwriting, pre
 use crate::core::error::Code;
 use crate::core::spec::DataUri;
 use crate::core::units::{MIB, Span};
-use crate::io::store::{Sink, SinkOptions, StoreRoot};
+use crate::io::store::{Sink, SinkOptions, StoreRoots};
 
 fn write(sink: &Sink, bytes: &[u8], at: u64) {
     let file = File::from(sink.files()[0].buffered().try_clone_to_owned().unwrap());
@@ -249,7 +249,7 @@ fn a_directory_that_denies_access_is_named() {
 #[test]
 fn null_takes_everything_and_patterns_nothing() {
     let home = directory();
-    let root = StoreRoot::open(home.path()).unwrap();
+    let root = StoreRoots::of(home.path()).unwrap();
     let null = Sink::prepare(&root, &DataUri::Null, 1 << 40, &options()).unwrap();
     assert!(null.files().is_empty() && null.is_fresh() && !null.is_shared());
     null.preallocate(&[Span::new(0, 1 << 40)]).unwrap();

@@ -13,10 +13,10 @@ use crate::core::error::{Code, Result};
 use crate::core::spec::DataUri;
 use crate::core::units::Span;
 use crate::io::store::holes::HOLE_BYTES_MIN;
-use crate::io::store::{AllowedKinds, Source, StoreRoot};
+use crate::io::store::{AllowedKinds, Source, StoreRoots};
 
 fn open(directory: &Path, path: &str, offset_bytes: u64, bytes: u64) -> Result<Source> {
-    Source::open(&StoreRoot::open(directory).unwrap(), &file_uri(path), offset_bytes, bytes)
+    Source::open(&StoreRoots::of(directory).unwrap(), &file_uri(path), offset_bytes, bytes)
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn block_devices_are_served_only_where_that_is_allowed() {
         (error.code, error.remedy.as_deref()),
         (Code::Refused, Some("start the node with --allow devices"))
     );
-    let allowed = StoreRoot::open(home.path()).unwrap().allowing(AllowedKinds::ALL);
+    let allowed = StoreRoots::of(home.path()).unwrap().allowing(AllowedKinds::ALL);
     if let Err(error) = Source::open(&allowed, &file_uri("/device"), 0, 0) {
         assert_eq!(error.code, Code::Data, "no loop device here, or no right to read it: {error}");
     }
@@ -208,7 +208,7 @@ fn a_source_has_the_permissions_of_its_file() {
         fs::set_permissions(home.path().join("x"), PermissionsExt::from_mode(mode)).unwrap();
         assert_eq!(open(home.path(), "/x", 0, 5).unwrap().mode(), 0o100_000 | (mode & 0o777));
     }
-    let root = StoreRoot::open(home.path()).unwrap();
+    let root = StoreRoots::of(home.path()).unwrap();
     assert_eq!(Source::open(&root, &DataUri::Pattern(7), 0, 5).unwrap().mode(), 0);
 }
 
@@ -243,7 +243,7 @@ fn holes_are_found_and_the_largest_kept() {
 
 #[test]
 fn patterns_have_no_file_and_null_has_no_bytes() {
-    let root = StoreRoot::open(Path::new("/")).unwrap();
+    let root = StoreRoots::of(Path::new("/")).unwrap();
     let pattern = Source::open(&root, &DataUri::Pattern(7), 0, 1 << 40).unwrap();
     assert!(pattern.files().is_empty() && pattern.holes(10).unwrap().is_empty());
     pattern.check_unchanged().unwrap();

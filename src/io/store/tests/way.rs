@@ -12,7 +12,7 @@ use crate::core::store::file_layout::{FileExtent, FileLayout};
 use crate::core::store::io_steps::{PAGE_BYTES, payload_at, read_step, write_steps_around};
 use crate::core::units::Span;
 use crate::io::store::OpenFile;
-use crate::io::store::{PatternReader, Sink, Source, StoreRoot, pattern};
+use crate::io::store::{PatternReader, Sink, Source, StoreRoots, pattern};
 
 const BLOCK_BYTES: usize = 64 << 10;
 
@@ -68,7 +68,7 @@ fn write(
 
 /// Copies the range of `source` to `/copy` at `to`, piece by piece, backwards because any order
 /// must do.
-fn copy(root: &StoreRoot, source: &Source, from: FileLayout, to: FileLayout, holes: &[Span]) {
+fn copy(root: &StoreRoots, source: &Source, from: FileLayout, to: FileLayout, holes: &[Span]) {
     let range = from.range();
     let end_bytes =
         to.extents(range).map(|extent| extent.offset_bytes + extent.bytes).max().unwrap();
@@ -95,7 +95,7 @@ fn bytes_arrive_at_any_alignment(directory: &Path) {
         (512, 513, 65_535, 65_537),
         (3, 3, 5, 1),
     ];
-    let root = StoreRoot::open(directory).unwrap();
+    let root = StoreRoots::of(directory).unwrap();
     for (from_offset, to_offset, start, bytes) in table {
         let mut original = File::create(directory.join("original")).unwrap();
         std::io::copy(&mut PatternReader::new(1, 0, from_offset), &mut original).unwrap();
@@ -120,7 +120,7 @@ fn bytes_arrive_at_any_alignment(directory: &Path) {
 #[test]
 fn bytes_arrive_on_a_disk() {
     let home = directory();
-    let root = StoreRoot::open(home.path()).unwrap();
+    let root = StoreRoots::of(home.path()).unwrap();
     let sink = Sink::prepare(&root, &file_uri("/probe"), 1, &options()).unwrap();
     if sink.files()[0].direct().is_none() {
         announce("the build's file system has no direct I/O: only the buffered way is tested");
@@ -146,7 +146,7 @@ fn holes_stay_holes() {
     std::io::Seek::seek(&mut original, std::io::SeekFrom::Start(head + hole)).unwrap();
     std::io::copy(&mut PatternReader::new(3, head + hole, tail), &mut original).unwrap();
 
-    let root = StoreRoot::open(home.path()).unwrap();
+    let root = StoreRoots::of(home.path()).unwrap();
     let source = Source::open(&root, &file_uri("/sparse"), 0, bytes).unwrap();
     let holes = source.holes(16).unwrap();
     assert_eq!(holes.len(), 1);

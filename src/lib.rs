@@ -54,7 +54,9 @@ pub use crate::core::node::ready_line;
 pub use crate::core::{error, report, spec, units};
 
 pub use crate::app::transfer::{Settings, Transfer, TransferHandle};
-pub use crate::core::options::{CheckKind, DataPath, Scheduler, TransferOptions};
+pub use crate::core::options::{
+    CheckKind, Cipher, DataPath, Scheduler, TransferOptions, WireLevel,
+};
 pub use crate::io::store::PatternReader;
 pub use error::{Code, Error, Result};
 pub use report::Report;

@@ -1,6 +1,6 @@
 //! A report as people read it: `Display` of [`Report`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::core::report::{ReplicaComparison, ReplicaReport, Report, TransferState};
@@ -54,6 +54,14 @@ impl Report {
         named.into_iter().filter(|(_, seconds)| *seconds >= notable).collect()
     }
 
+    /// The ciphers of all rails, in parentheses, if there are any.
+    fn ciphers(&self) -> String {
+        let rails = self.nodes.iter().flat_map(|node| &node.rails);
+        let ciphers: BTreeSet<&str> = rails.filter_map(|rail| rail.cipher.as_deref()).collect();
+        let ciphers: Vec<&str> = ciphers.into_iter().collect();
+        if ciphers.is_empty() { String::new() } else { format!(" ({})", ciphers.join(", ")) }
+    }
+
     fn write_bound(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(bound_seconds) = self.bound_seconds else { return Ok(()) };
         write!(f, "bound: {bound_seconds:.3} s")?;
@@ -75,6 +83,9 @@ impl Report {
             write!(f, "blocks of {}; ", human_bytes(block_bytes))?;
         }
         writeln!(f, "check: {}, {digest}", self.check)?;
+        if let Some(wire) = &self.wire {
+            writeln!(f, "wire: {wire}{}", self.ciphers())?;
+        }
         let (wasted, stolen) = (human_bytes(self.wasted_bytes), human_bytes(self.stolen_bytes));
         writeln!(f, "wasted: {wasted}; stolen: {stolen}; retries: {}", self.retries)?;
         let Some(ReplicaReport { compared_bytes, of_bytes, mode }) = self.replicas else {

@@ -18,7 +18,7 @@ use crate::core::master::attempt::{AttemptConfig, TransferIdentity};
 use crate::core::master::coordinator::Coordinator;
 use crate::core::master::roster::Roster;
 use crate::core::master::summary;
-use crate::core::options::{CheckKind, TransferOptions};
+use crate::core::options::{CheckKind, DataPath, TransferOptions, WireLevel};
 use crate::core::report::Report;
 use crate::core::spec::{NodeAddress, Row, Spec};
 use crate::core::wire::limits::{NODES_MAX, TEXT_BYTES_MAX};
@@ -199,6 +199,15 @@ impl Transfer {
         if options.verify && options.check == CheckKind::None {
             let what = "--verify disk needs a check to compare the bytes on disk with";
             return Err(Error::new(Code::Usage, what).remedy("use --check crc64 or --check blake3"));
+        }
+        if let (DataPath::Splice, Some(level @ (WireLevel::Signed | WireLevel::Sealed))) =
+            (options.path, options.wire)
+        {
+            let what = format!(
+                "--path splice sends files as they lie in the page cache, which --wire {} cannot",
+                level.name()
+            );
+            return Err(Error::new(Code::Usage, what).remedy("use --wire clear, or another --path"));
         }
         if let Some(entry) = roster.entries.get(NODES_MAX) {
             let what =

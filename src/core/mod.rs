@@ -30,6 +30,7 @@ pub(crate) mod plan;
 pub(crate) mod rail;
 pub(crate) mod receiver;
 pub mod report;
+pub(crate) mod seal;
 pub(crate) mod sim;
 pub mod spec;
 pub(crate) mod store;

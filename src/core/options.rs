@@ -47,6 +47,11 @@ pub struct TransferOptions {
     pub threads_max: Option<NonZeroU32>,
     /// Data path through the kernel of each node.
     pub path: DataPath,
+    /// Protection of the bytes between hosts; `None` for [`WireLevel::Sealed`] wherever bytes leave
+    /// the machine, and [`WireLevel::Clear`] between two loopback addresses.
+    pub wire: Option<WireLevel>,
+    /// Cipher of that protection; `None` for the fastest that both ends of a flow have.
+    pub cipher: Option<Cipher>,
     /// Limit on the rate of all receivers together, in bits per second; `None` for no limit. Each
     /// receiver has a share in proportion to its wanted bytes, and runs at most a block ahead of
     /// it.
@@ -73,6 +78,8 @@ impl Default for TransferOptions {
             rails_max: None,
             threads_max: None,
             path: DataPath::default(),
+            wire: None,
+            cipher: None,
             limit: None,
             stall_timeout: STALL_TIMEOUT,
             timeout: None,
@@ -181,6 +188,56 @@ impl DataPath {
             DataPath::Splice => "splice",
             DataPath::Zerocopy => "zerocopy",
             DataPath::Copy => "copy",
+        }
+    }
+}
+
+/// Protection of the bytes on the wire, from none to all. The number is that on the wire.
+///
+/// ```
+/// use cep_fast::WireLevel;
+/// assert!(WireLevel::Sealed > WireLevel::Signed && WireLevel::Signed > WireLevel::Clear);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[repr(u8)]
+pub enum WireLevel {
+    /// Anybody between the hosts can read the bytes, and change them unnoticed.
+    Clear = 1,
+    /// Anybody can read the bytes; a change is noticed. For networks that nobody else listens to.
+    Signed = 2,
+    /// Nobody can read the bytes or change them unnoticed.
+    Sealed = 3,
+}
+
+impl WireLevel {
+    /// Returns the name on the command line and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            WireLevel::Clear => "clear",
+            WireLevel::Signed => "signed",
+            WireLevel::Sealed => "sealed",
+        }
+    }
+}
+
+/// Cipher that seals or signs the bytes on the wire. The number is that on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum Cipher {
+    /// AES-256-GCM; for processors with instructions for AES.
+    Aes256Gcm = 1,
+    /// ChaCha20-Poly1305; for all others.
+    ChaCha20Poly1305 = 2,
+}
+
+impl Cipher {
+    /// Returns the name on the command line and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Cipher::Aes256Gcm => "aes-256-gcm",
+            Cipher::ChaCha20Poly1305 => "chacha20-poly1305",
         }
     }
 }

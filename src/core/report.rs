@@ -48,6 +48,9 @@ pub struct Report {
     pub check: String,
     /// Checksum of the whole object in hexadecimal, if the check and the ranges allow one.
     pub digest: Option<String>,
+    /// Protection of the bytes on the wire: `sealed`, `signed` or `clear`, that of the least
+    /// protected flow; `None` if there was none.
+    pub wire: Option<String>,
     /// Bytes that crossed the network and were not needed.
     pub wasted_bytes: u64,
     /// Bytes fetched by another flow than planned.
@@ -179,6 +182,11 @@ pub struct RailReport {
     /// Driver of its operations: `io_uring`, or the replacement for all or some of them, with the
     /// reason.
     pub driver: Option<String>,
+    /// Protection of its least protected flow: `sealed`, `signed` or `clear`; `None` if it had no
+    /// flow.
+    pub wire: Option<String>,
+    /// The cipher of that protection; `None` in clear.
+    pub cipher: Option<String>,
     /// Its largest packet, if known. Not part of the JSON object.
     #[serde(skip)]
     pub mtu: Option<u32>,
@@ -248,6 +256,7 @@ impl Report {
             block_bytes: None,
             check: check.into(),
             digest: None,
+            wire: None,
             wasted_bytes: 0,
             stolen_bytes: 0,
             retries: 0,

@@ -20,6 +20,8 @@ fn node(
         efficiency: line.map(|_| 0.8),
         path: Some(if bytes_sent > 0 { "splice" } else { "recv+direct" }.into()),
         driver: Some("io_uring".into()),
+        wire: Some("sealed".into()),
+        cipher: Some("aes-256-gcm".into()),
         mtu: Some(1500),
         address: None,
         counted: None,
@@ -61,6 +63,7 @@ pub(crate) fn report() -> Report {
         block_bytes: Some(1 << 20),
         check: "crc64".into(),
         digest: Some("0123456789abcdef".into()),
+        wire: Some("sealed".into()),
         wasted_bytes: 0,
         stolen_bytes: 1 << 20,
         retries: 2,
@@ -106,7 +109,8 @@ fn json_has_exactly_the_promised_fields_in_one_line() {
         r#""preallocate_seconds":0.25,"move_seconds":1.0,"commit_seconds":0.2,"#,
         r#""finish_seconds":0.01},"gbit_per_s":8.0,"bound_seconds":0.8,"#,
         r#""bottleneck":"node6:55558","scheduler":"greedy","block_bytes":1048576,"#,
-        r#""check":"crc64","digest":"0123456789abcdef","wasted_bytes":0,"#,
+        r#""check":"crc64","digest":"0123456789abcdef","wire":"sealed","#,
+        r#""wasted_bytes":0,"#,
         r#""stolen_bytes":1048576,"retries":2,"#,
         r#""replicas":{"compared_bytes":1048576,"of_bytes":1000000000,"mode":"sample"},"#,
         r#""nodes":[{"name":"node1:55553","role":"sender","#,
@@ -114,7 +118,7 @@ fn json_has_exactly_the_promised_fields_in_one_line() {
         r#""cpu_seconds":0.25,"memory_bytes_max":50331648,"#,
         r#""rails":[{"nic":"eth0","threads":2,"bytes_sent":1000000000,"#,
         r#""bytes_received":0,"line_gbit_per_s":10.0,"efficiency":0.8,"#,
-        r#""path":"splice","driver":"io_uring"}]},"#,
+        r#""path":"splice","driver":"io_uring","wire":"sealed","cipher":"aes-256-gcm"}]},"#,
     );
     assert!(json.starts_with(expected), "{json}");
     assert!(json.contains(r#""line_gbit_per_s":null,"efficiency":null"#));

@@ -355,6 +355,7 @@ fn stats(path: &str) -> NodeStats {
         counted,
         path: path.into(),
         driver: "io_uring".into(),
+        wire: None,
     }];
     NodeStats {
         received_bytes,

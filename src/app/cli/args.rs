@@ -15,7 +15,7 @@ pub use super::values::{
 };
 use crate::app::cli::Operand;
 use crate::core::error::{Code, Error};
-use crate::core::options::{CheckKind, DataPath, Scheduler};
+use crate::core::options::{CheckKind, Cipher, DataPath, Scheduler, WireLevel};
 use crate::core::spec::NodeAddress;
 use crate::core::units::{BitRate, parse_duration, parse_rate, printable_lines};
 
@@ -220,6 +220,12 @@ pub struct TransferArgs {
     /// Data path through the kernel
     #[arg(long, value_enum, default_value_t = DataPath::Auto, value_name = "PATH")]
     pub path: DataPath,
+    /// Protection of the bytes on the wire [default: sealed; clear between loopback addresses]
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub wire: Option<WireLevel>,
+    /// Cipher of that protection [default: the fastest that both ends of a flow have]
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub cipher: Option<Cipher>,
     /// Buffers of one block (1 MiB by default) that a node may use in each direction, 2 to 4096
     /// [default: 16, shared by its NICs]
     #[arg(long, value_name = "N", value_parser = slots)]
@@ -363,6 +369,9 @@ pub struct NodeArgs {
     /// Key shared with masters and nodes: 64 hex digits in a file of mode 0600; keygen creates one
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// Least protection of the bytes on the wire: a transfer that asks for less is refused
+    #[arg(long, value_enum, default_value_t = WireLevel::Clear, value_name = "LEVEL")]
+    pub wire_min: WireLevel,
     /// Start without a key on a loopback address: only processes of the same user are accepted
     #[arg(long, conflicts_with = "key_file")]
     pub insecure_no_key: bool,

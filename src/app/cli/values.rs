@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
-use crate::core::options::{CheckKind, DataPath, Scheduler};
+use crate::core::options::{CheckKind, Cipher, DataPath, Scheduler, WireLevel};
 use crate::core::spec::NodeAddress;
 use crate::core::units::{BitRate, parse_duration, parse_rate};
 
@@ -76,6 +76,35 @@ impl ValueEnum for DataPath {
                 "Zero-copy sends from buffers, until the kernel reports that it copies"
             }
             DataPath::Copy => "Plain reads and writes through the page cache",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
+    }
+}
+
+impl ValueEnum for WireLevel {
+    fn value_variants<'a>() -> &'a [WireLevel] {
+        &[WireLevel::Sealed, WireLevel::Signed, WireLevel::Clear]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            WireLevel::Sealed => "Encrypted and authenticated",
+            WireLevel::Signed => "Authenticated and readable, for networks that are trusted",
+            WireLevel::Clear => "Neither: anybody between the hosts can read and change the bytes",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
+    }
+}
+
+impl ValueEnum for Cipher {
+    fn value_variants<'a>() -> &'a [Cipher] {
+        &[Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Cipher::Aes256Gcm => "For processors with instructions for AES",
+            Cipher::ChaCha20Poly1305 => "For all others",
         };
         Some(PossibleValue::new(self.name()).help(help))
     }

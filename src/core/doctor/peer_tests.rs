@@ -21,6 +21,8 @@ fn rail(nic: &str, host: [u8; 2], moved: (u64, u64), counted: (u64, u64)) -> Rai
         counted: Some((counted.0 * MIB, counted.1 * MIB)),
         path: None,
         driver: None,
+        wire: None,
+        cipher: None,
     }
 }
 

@@ -79,7 +79,8 @@ mod tests {
         let (sent_bytes, received_bytes) = (sent * MIB, received * MIB);
         let counted = Some((counted.0 * MIB, counted.1 * MIB));
         let (path, driver) = (String::new(), String::new());
-        RailStats { nic: nic.into(), sent_bytes, received_bytes, counted, path, driver }
+        let nic = nic.into();
+        RailStats { nic, sent_bytes, received_bytes, counted, path, driver, wire: None }
     }
 
     fn warned(rails: &[RailStats]) -> Vec<String> {

@@ -8,6 +8,7 @@ use super::peer::PeerRecord;
 use super::phase::TransferPhase;
 use super::roster::RosterEntry;
 use crate::core::error::Code;
+use crate::core::options::WireLevel;
 use crate::core::report::{
     NodeReport, NodeRole, PhaseReport, RailReport, Report, ReportError, TransferState, gbit_per_s,
 };
@@ -66,6 +67,13 @@ pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
         block_bytes: Some(coordinator.terms().block_bytes()),
         check: coordinator.terms().options().check.name().into(),
         digest: error.is_none().then(|| coordinator.digest()).flatten(),
+        wire: peers
+            .iter()
+            .flat_map(|peer| &peer.stats().rails)
+            .filter_map(|rail| rail.wire)
+            .map(|wire| wire.level)
+            .min()
+            .map(|level| level.name().into()),
         wasted_bytes: sum(|peer| peer.stats().wasted_bytes),
         stolen_bytes: sum(|peer| peer.stats().stolen_bytes),
         retries: sum(|peer| peer.stats().retries),
@@ -150,6 +158,11 @@ fn node(entry: &RosterEntry, peer: &PeerRecord, seconds: f64) -> NodeReport {
             efficiency: line_gbit_per_s.map(|line| achieved / line),
             path: Some(rail.path.clone()).filter(|path| !path.is_empty()),
             driver: Some(rail.driver.clone()).filter(|driver| !driver.is_empty()),
+            wire: rail.wire.map(|wire| wire.level.name().into()),
+            cipher: rail
+                .wire
+                .filter(|wire| wire.level > WireLevel::Clear)
+                .map(|wire| wire.cipher.name().into()),
             mtu: rail_of(&rail.nic).and_then(|rail| rail.mtu),
             address: rail_of(&rail.nic).map(|rail| rail.address),
             counted: rail.counted,

@@ -64,7 +64,9 @@ impl RailMachine {
         let id = (transfer, flow);
         match direction {
             FlowDirection::Receive { relays } => self.receiving.flow_up(now, id, relays, has_room),
-            FlowDirection::Send { weight } => self.sending.flow_up(id, weight, has_room),
+            FlowDirection::Send { weight, in_clear } => {
+                self.sending.flow_up(id, (weight, in_clear), has_room)
+            }
         }
     }
 

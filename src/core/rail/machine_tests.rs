@@ -78,7 +78,7 @@ impl TestRail {
     }
 
     fn sending_flow(&mut self, transfer: TransferIx) -> FlowPlace {
-        self.flow(transfer, FlowDirection::Send { weight: 1 })
+        self.flow(transfer, FlowDirection::Send { weight: 1, in_clear: true })
     }
 
     fn handle(&mut self, event: RailEvent) {
@@ -331,7 +331,10 @@ fn a_flow_beyond_the_last_place_is_lost_and_its_scheduler_hears_of_it() {
     }
     let (now, flow) = (rail.now, FlowIx(1000));
     rail.reports();
-    assert_eq!(rail.machine.flow_up(now, A, flow, FlowDirection::Send { weight: 1 }), None);
+    assert_eq!(
+        rail.machine.flow_up(now, A, flow, FlowDirection::Send { weight: 1, in_clear: true }),
+        None
+    );
     assert!(rail.reports().is_empty(), "nobody here waits for it");
     assert_eq!(rail.machine.flow_up(now, A, flow, FlowDirection::Receive { relays: false }), None);
     let lost = rail.reports();

@@ -17,8 +17,9 @@ use crate::core::wire::{Check, Frame};
 pub(crate) enum FlowDirection {
     /// This node asks and receives; `relays` where the peer passes on what it receives itself.
     Receive { relays: bool },
-    /// This node is asked and sends; the plan wants `weight` bytes of it.
-    Send { weight: u64 },
+    /// This node is asked and sends; the plan wants `weight` bytes of it. Frames that are not in
+    /// clear are sealed in a slot, and never sent from the page cache.
+    Send { weight: u64, in_clear: bool },
 }
 
 /// Command of the control thread for a transfer that the rail has joined.

@@ -43,6 +43,7 @@ pub(crate) enum FallbackReason {
     Copied = 16,
     Late = 32,
     NoZerocopy = 64,
+    NotClear = 128,
 }
 
 /// The mode to begin with, or `None` where it depends on what the page cache holds.

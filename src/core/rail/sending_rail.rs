@@ -56,6 +56,8 @@ struct SendingFlow {
     is_sending: bool,
     /// True if the kernel copies zero-copy sends on this flow.
     copies: bool,
+    /// True if its frames leave as they are: pieces may be sent from the page cache.
+    in_clear: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -97,14 +99,14 @@ impl SendingRail {
     pub(super) fn flow_up(
         &mut self,
         (transfer, flow): (TransferIx, FlowIx),
-        weight: u64,
+        (weight, in_clear): (u64, bool),
         has_room: bool,
     ) -> Option<FlowPlace> {
         if !has_room || !self.transfers.contains_key(&transfer) {
             return None;
         }
         let answers = VecDeque::with_capacity(FLOW_REQUESTS_MAX + 1);
-        let state = SendingFlow { answers, is_sending: false, copies: false };
+        let state = SendingFlow { answers, is_sending: false, copies: false, in_clear };
         let place = self.flows.insert(flow, transfer, state)?;
         self.sender.handle(SenderEvent::FlowUp { flow, transfer, weight });
         self.keep_unsent(Some(place));
@@ -183,8 +185,12 @@ impl SendingRail {
         let Some(state) = self.transfers.get(&loading.transfer) else {
             return self.load_failed(slot, Code::Cancelled);
         };
-        let (path, splices) = (state.map.path, !state.splice_failed);
+        let in_clear = self.flows.get(loading.flow).is_none_or(|(_, flow)| flow.in_clear);
+        let (path, splices) = (state.map.path, in_clear && !state.splice_failed);
         let mode = read_mode::after_probe(path, state.map.kind(loading.location), cached, splices);
+        if path == DataPath::Splice && !in_clear {
+            self.note(loading.transfer, FallbackReason::NotClear);
+        }
         if matches!(cached, CacheState::Clean | CacheState::Dirty) && path == DataPath::Splice {
             self.note(loading.transfer, FallbackReason::NotCached);
         }

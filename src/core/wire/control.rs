@@ -16,6 +16,7 @@ use prost::Message as _;
 use zeroize::Zeroize;
 
 use super::limits::MESSAGE_BYTES_MAX;
+use super::terms::FlowTerms;
 use super::{WireError, scan};
 use crate::core::error::Error;
 use crate::core::spec::RowRole;
@@ -125,6 +126,15 @@ pub(crate) struct FlowHello {
     /// Number of earlier flows of this rail pair that completed the handshake and then delivered
     /// nothing.
     pub(crate) silent_flows: u32,
+    /// Demands of the dialing side on the flow's protection.
+    pub(crate) terms: FlowTerms,
+}
+
+/// Answer to a [`FlowHello`], in the second handshake message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FlowReply {
+    /// Demands of the other side.
+    pub(crate) terms: FlowTerms,
 }
 
 /// Message from the master to a node.

@@ -9,9 +9,13 @@ mod node;
 
 use std::net::SocketAddr;
 
-use super::control::{FlowHello, MasterQuery, NodeAdvert, QueryAnswer, RailAdvert, WireMessage};
+use super::control::{
+    FlowHello, FlowReply, MasterQuery, NodeAdvert, QueryAnswer, RailAdvert, WireMessage,
+};
 use super::limits::{RAILS_MAX, STATUS_BYTES_MAX};
+use super::terms::{CipherSet, FlowTerms};
 use super::{WireError, proto};
+use crate::core::options::WireLevel;
 use crate::core::units::BitRate;
 use crate::core::wire::convert::fields::{key, list, name, text_within};
 
@@ -78,6 +82,8 @@ impl WireMessage for FlowHello {
             weight_bytes: self.weight_bytes,
             pace_bytes_per_second: self.pace_bytes_per_second,
             silent_flows: self.silent_flows,
+            wire: self.terms.level as u32,
+            ciphers: self.terms.ciphers.bits(),
         }
     }
 
@@ -92,8 +98,25 @@ impl WireMessage for FlowHello {
             weight_bytes: proto.weight_bytes,
             pace_bytes_per_second: proto.pace_bytes_per_second,
             silent_flows: proto.silent_flows,
+            terms: terms(proto.wire, proto.ciphers)?,
         })
     }
+}
+
+impl WireMessage for FlowReply {
+    type Proto = proto::FlowReply;
+
+    fn to_proto(&self) -> proto::FlowReply {
+        proto::FlowReply { wire: self.terms.level as u32, ciphers: self.terms.ciphers.bits() }
+    }
+
+    fn from_proto(proto: proto::FlowReply) -> Result<FlowReply, WireError> {
+        Ok(FlowReply { terms: terms(proto.wire, proto.ciphers)? })
+    }
+}
+
+fn terms(level: u32, ciphers: u32) -> Result<FlowTerms, WireError> {
+    Ok(FlowTerms { level: WireLevel::of(level)?, ciphers: CipherSet::from_bits(ciphers) })
 }
 
 impl WireMessage for MasterQuery {

@@ -20,6 +20,9 @@ pub(crate) enum WireError {
     /// A frame header does not match its own checksum.
     #[error("a frame header was corrupted in transit")]
     HeaderChanged,
+    /// A frame of a protected flow is not the one that the peer has sealed next.
+    #[error("the seal of a frame is broken: something between the two nodes changed the flow")]
+    SealBroken,
     /// A field has an unknown value.
     #[error("{field} has the unknown value {value}")]
     Unknown { field: &'static str, value: u64 },
@@ -38,11 +41,12 @@ pub(crate) enum WireError {
 }
 
 impl From<WireError> for Error {
-    /// A corrupted header is an integrity error. A peer that does not speak the protocol counts as
-    /// unreachable. Anything else was sent by a holder of the key, so it is an internal error.
+    /// A corrupted header or a broken seal is an integrity error. A peer that does not speak the
+    /// protocol counts as unreachable. Anything else was sent by a holder of the key, so it is an
+    /// internal error.
     fn from(error: WireError) -> Error {
         let code = match error {
-            WireError::HeaderChanged => Code::Integrity,
+            WireError::HeaderChanged | WireError::SealBroken => Code::Integrity,
             WireError::Magic { .. } | WireError::Version { .. } => Code::Unreachable,
             _ => Code::Internal,
         };

@@ -12,6 +12,11 @@
 //!  6 flags u16                              79 zero
 //!  8 unread, zero  12 length u32           numbers are little endian
 //! ```
+//!
+//! On a flow that is signed or sealed the last 16 bytes hold the header's own tag instead, and
+//! `seal` that of the payload ([`crate::core::seal`]).
+
+use std::ops::Range;
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -24,6 +29,9 @@ use crate::core::units::Span;
 
 /// The size of a header on the wire.
 pub(crate) const FRAME_BYTES: usize = 96;
+
+/// Where the tag of a protected payload stands in its header.
+pub(crate) const SEAL_FIELD: Range<usize> = 56..72;
 
 /// A frame without its payload.
 ///
@@ -93,17 +101,21 @@ impl Frame {
         view.write_to(header).expect("the view has the size of a header");
     }
 
-    /// Reads a header of exactly [`FRAME_BYTES`].
-    pub(crate) fn decode(header: &[u8]) -> Result<Frame, WireError> {
-        let view = FrameHeader::ref_from_bytes(header).map_err(|_| WireError::Size {
-            what: "a frame header",
-            found: header.len(),
-            wanted: FRAME_BYTES,
-        })?;
-        view.check_envelope()?;
-        let (position, length) = (view.position.get(), view.length.get());
-        check_extent(position, length)?;
-        Ok(Frame { kind: view.typed_kind()?, request: view.request.get(), position, length })
+    /// Reads a header.
+    pub(crate) fn decode(header: &[u8; FRAME_BYTES]) -> Result<Frame, WireError> {
+        let view: &FrameHeader = zerocopy::transmute_ref!(header);
+        view.check_identity()?;
+        if view.crc.get() != view.computed_crc() {
+            return Err(WireError::HeaderChanged);
+        }
+        view.typed()
+    }
+
+    /// Reads a header that its tag has shown to be the peer's. Both tags are zero here.
+    pub(crate) fn decode_opened(header: &[u8; FRAME_BYTES]) -> Result<Frame, WireError> {
+        let view: &FrameHeader = zerocopy::transmute_ref!(header);
+        view.check_identity()?;
+        view.typed()
     }
 
     /// Returns the range of the frame.
@@ -129,15 +141,14 @@ struct FrameHeader {
     magic: [u8; 4],
     version: u8,
     kind: u8,
-    /// Bit 0 will mark an encrypted and sealed payload; bit 1 marks a stolen request. Other bits
-    /// are refused.
+    /// Bit 1 marks a stolen request. Other bits are refused.
     flags: U16,
     /// Written as zero and not read: earlier nodes of this version write a one.
     unread: U32,
     length: U32,
     position: U64,
     check: [u8; 32],
-    /// Space for the tag of an encrypted payload.
+    /// Tag of a protected payload; zero in clear.
     seal: [u8; 16],
     request: U32,
     reason: U16,
@@ -147,9 +158,9 @@ struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Checks common to every kind of frame. The checksum is checked after magic and version, so
-    /// that another program is distinguished from corruption.
-    fn check_envelope(&self) -> Result<(), WireError> {
+    /// Checks that this is a frame of this version. It comes before the checksum, so that another
+    /// program is distinguished from corruption.
+    fn check_identity(&self) -> Result<(), WireError> {
         if self.magic != MAGIC {
             return Err(WireError::Magic { what: "a data frame" });
         }
@@ -161,9 +172,11 @@ impl FrameHeader {
                 ours_max: ours,
             });
         }
-        if self.crc.get() != self.computed_crc() {
-            return Err(WireError::HeaderChanged);
-        }
+        Ok(())
+    }
+
+    /// Returns the frame, if every field is valid and each that its kind does not use is zero.
+    fn typed(&self) -> Result<Frame, WireError> {
         if self.flags.get() & !self.known_flags() != 0 {
             return Err(WireError::Unknown {
                 field: "the flags of a frame",
@@ -173,7 +186,9 @@ impl FrameHeader {
         if self.seal != [0; 16] || self.reserved != [0; 13] {
             return Err(WireError::Contradiction { field: "a reserved field of a frame" });
         }
-        Ok(())
+        let (position, length) = (self.position.get(), self.length.get());
+        check_extent(position, length)?;
+        Ok(Frame { kind: self.typed_kind()?, request: self.request.get(), position, length })
     }
 
     fn known_flags(&self) -> u16 {

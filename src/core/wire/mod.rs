@@ -13,6 +13,7 @@ pub(crate) mod limits;
 mod path;
 mod proto;
 mod scan;
+pub(crate) mod terms;
 pub(crate) mod version;
 
 pub(crate) use check::Check;

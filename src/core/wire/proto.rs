@@ -53,6 +53,20 @@ pub(crate) struct FlowHello {
     pub(crate) pace_bytes_per_second: u64,
     #[prost(uint32, tag = "8")]
     pub(crate) silent_flows: u32,
+    /// 1 clear, 2 signed, 3 sealed.
+    #[prost(uint32, tag = "10")]
+    pub(crate) wire: u32,
+    /// One bit for each cipher: bit 1 AES-256-GCM, bit 2 ChaCha20-Poly1305.
+    #[prost(uint32, tag = "11")]
+    pub(crate) ciphers: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct FlowReply {
+    #[prost(uint32, tag = "1")]
+    pub(crate) wire: u32,
+    #[prost(uint32, tag = "2")]
+    pub(crate) ciphers: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -175,6 +189,12 @@ pub(crate) struct Options {
     pub(crate) path: u32,
     #[prost(bool, tag = "14")]
     pub(crate) verify: bool,
+    /// 1 clear, 2 signed, 3 sealed; absent for sealed between hosts, clear on loopback.
+    #[prost(uint32, optional, tag = "15")]
+    pub(crate) wire: Option<u32>,
+    /// 1 AES-256-GCM, 2 ChaCha20-Poly1305; absent for the fastest that both ends have.
+    #[prost(uint32, optional, tag = "16")]
+    pub(crate) cipher: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -381,6 +401,10 @@ pub(crate) struct Stats {
     pub(crate) commit_ns: u64,
     #[prost(uint32, tag = "24")]
     pub(crate) epoch: u32,
+    /// Of each rail: the level of its least protected flow, and its cipher in the bits from 8 on; 0
+    /// if it had no flow.
+    #[prost(uint32, repeated, tag = "25")]
+    pub(crate) rail_wires: Vec<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]

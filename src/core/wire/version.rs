@@ -16,7 +16,7 @@ pub(crate) const PREAMBLE_BYTES: usize = 48;
 pub(crate) const REPLY_BYTES: usize = 16;
 
 /// Protocol versions of this program.
-pub(crate) const VERSIONS: VersionRange = VersionRange { min: 2, max: 2 };
+pub(crate) const VERSIONS: VersionRange = VersionRange { min: 3, max: 3 };
 
 /// A range of protocol versions, both ends included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -20,7 +20,7 @@ use crate::core::wire::version::ConnectionKind;
 use crate::io::clock::awake;
 use crate::io::log;
 use crate::io::session::descriptors::SpareDescriptor;
-use crate::io::session::{AcceptOutcome, Connection, IncomingData, Key, Listener};
+use crate::io::session::{AcceptOutcome, Connection, FlowStream, IncomingData, Key, Listener};
 
 /// The token of the inbox.
 pub(super) const INBOX: Token = Token(1);
@@ -379,14 +379,11 @@ impl ConnectionIntake {
         });
     }
 
-    /// Takes the socket of a flow that stands out of its connection, with what its peer said first.
+    /// Takes a flow that stands out of its connection.
     ///
     /// # Errors
     /// Those of the connection.
-    pub(super) fn release_stream(
-        &self,
-        connection: Connection,
-    ) -> Result<(std::net::TcpStream, Vec<u8>)> {
+    pub(super) fn release_stream(&self, connection: Connection) -> Result<FlowStream> {
         connection.into_stream(&self.registry)
     }
 }

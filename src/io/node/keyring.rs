@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 
 use crate::core::wire::control;
-use crate::core::wire::control::NodeAdvert;
+use crate::core::wire::control::{FlowReply, NodeAdvert};
+use crate::core::wire::terms::WirePolicy;
 use crate::core::wire::version::ConnectionKind;
 use crate::io::session::{ConnectionHello, HelloReply, Key, KeyAuthenticator};
 
@@ -12,7 +13,7 @@ use crate::io::session::{ConnectionHello, HelloReply, Key, KeyAuthenticator};
 pub(super) struct Keyring {
     site_key: Key,
     advert: Vec<u8>,
-    flow_keys: HashMap<[u8; 16], Key>,
+    flow_keys: HashMap<[u8; 16], (Key, WirePolicy)>,
 }
 
 impl Keyring {
@@ -26,8 +27,8 @@ impl Keyring {
     }
 
     /// Lets flows of a transfer in.
-    pub(super) fn open(&mut self, transfer: [u8; 16], key: Key) {
-        self.flow_keys.insert(transfer, key);
+    pub(super) fn open(&mut self, transfer: [u8; 16], key: Key, wire: WirePolicy) {
+        self.flow_keys.insert(transfer, (key, wire));
     }
 
     pub(super) fn shut(&mut self, transfer: &[u8; 16]) {
@@ -40,14 +41,16 @@ fn encoded(advert: &NodeAdvert) -> Vec<u8> {
 }
 
 impl KeyAuthenticator for Keyring {
-    fn admit(&self, hello: &ConnectionHello) -> Option<HelloReply> {
+    fn admit(&self, hello: &ConnectionHello, is_inside: bool) -> Option<HelloReply> {
         match hello.kind {
             ConnectionKind::Control => {
                 Some(HelloReply { key: self.site_key.clone(), payload: self.advert.clone() })
             }
             ConnectionKind::Data => {
-                let key = self.flow_keys.get(&hello.key_id)?.clone();
-                Some(HelloReply { key, payload: Vec::new() })
+                let (key, wire) = self.flow_keys.get(&hello.key_id)?;
+                let reply = control::encode(&FlowReply { terms: wire.terms(is_inside) });
+                let payload = reply.expect("a reply has two numbers");
+                Some(HelloReply { key: key.clone(), payload })
             }
             ConnectionKind::Client => None,
         }

@@ -33,10 +33,12 @@
 //! Besides:
 //!
 //! - [`options`]: what the daemon is told on its command line
+//! - `ciphers`: which of them the processor is fast at
 //! - `counters`: what the NICs counted
 //! - `transfer_log`: what the log says of transfers
 //! - `usage`: processor time and memory
 
+mod ciphers;
 mod claims;
 mod control;
 mod counters;

@@ -10,6 +10,7 @@ use super::transfer_flows::TransferFlows;
 use super::usage;
 use crate::core::spec::RowRole;
 use crate::core::wire::control::{NodeStats, Prepare, RailStats, ToMaster};
+use crate::core::wire::terms::WirePolicy;
 use crate::io::clock;
 use crate::io::rail::paths;
 use crate::io::rail::paths::PathStats;
@@ -38,9 +39,14 @@ pub(super) const SMALL_PIECES: u64 = 4;
 
 impl NodeTransfer {
     /// A transfer that begins, over some `ports`. `nics` are the names of all ports' NICs.
-    pub(super) fn new(prepare: Prepare, ports: Vec<usize>, nics: &[&str]) -> NodeTransfer {
+    pub(super) fn new(
+        prepare: Prepare,
+        wire: WirePolicy,
+        ports: Vec<usize>,
+        nics: &[&str],
+    ) -> NodeTransfer {
         NodeTransfer {
-            flows: TransferFlows::new(&prepare, ports),
+            flows: TransferFlows::new(&prepare, wire, ports),
             prepare,
             transfer_files: None,
             claims: Vec::new(),
@@ -110,6 +116,9 @@ impl NodeTransfer {
                     let paths: Vec<&PathStats> =
                         same.map(|&port| &transfer_files.tallies[port].paths).collect();
                     let (path, driver) = (paths::describe(&paths), tally.paths.driver());
+                    let same = self.flows.ports().iter().filter(|&&port| nics[port] == nic);
+                    let wires = same.filter_map(|&port| transfer_files.tallies[port].wire.least());
+                    let wire = wires.min_by_key(|wire| wire.level);
                     stats.rails.push(RailStats {
                         nic: nic.into(),
                         sent_bytes,
@@ -117,6 +126,7 @@ impl NodeTransfer {
                         counted,
                         path,
                         driver,
+                        wire,
                     });
                 }
             }

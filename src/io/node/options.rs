@@ -8,6 +8,7 @@ use affinity::PinningPolicy;
 
 use super::threads::ThreadCount;
 use crate::core::error::{Code, Error, Result};
+use crate::core::options::WireLevel;
 use crate::core::wire::control::{NodeAdvert, RailAdvert};
 use crate::io::session::Key;
 use crate::io::store::RootOptions;
@@ -25,6 +26,8 @@ pub(crate) struct NodeOptions {
     pub(crate) roots: RootOptions,
     /// The site key; the open one where there is none.
     pub(crate) key: Key,
+    /// The least protection of the bytes on the wire.
+    pub(crate) wire_min: WireLevel,
     /// A master has started it, so that it ends when that master is gone.
     pub(crate) launched: bool,
     pub(crate) slots: Option<u32>,
@@ -113,6 +116,7 @@ impl NodeOptions {
                 rights: RootRights::ALL,
             },
             key: Key::open(),
+            wire_min: WireLevel::Clear,
             launched: false,
             slots: None,
             pinning: PinningPolicy::None,

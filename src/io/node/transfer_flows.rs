@@ -15,7 +15,8 @@ use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::receiver::scheduler::SchedulerEvent;
 use crate::core::units::{NodeIx, human_bytes};
 use crate::core::wire::control::{FlowHello, PeerNode, Prepare};
-use crate::io::session::Key;
+use crate::core::wire::terms::WirePolicy;
+use crate::io::session::{Key, is_loopback};
 
 /// The flows of one transfer.
 pub(super) struct TransferFlows {
@@ -23,6 +24,8 @@ pub(super) struct TransferFlows {
     attempt: [u8; 16],
     node_index: u32,
     key: Key,
+    /// Demands on their protection.
+    wire: WirePolicy,
     /// The ports that it uses, ascending.
     ports: Vec<usize>,
     /// Peers that the plan lets this node request from.
@@ -39,12 +42,13 @@ pub(super) struct TransferFlows {
 
 impl TransferFlows {
     /// None yet, of a transfer over some `ports`.
-    pub(super) fn new(prepare: &Prepare, ports: Vec<usize>) -> TransferFlows {
+    pub(super) fn new(prepare: &Prepare, wire: WirePolicy, ports: Vec<usize>) -> TransferFlows {
         TransferFlows {
             transfer: prepare.transfer,
             attempt: prepare.attempt,
             node_index: prepare.node_index,
             key: Key::from_bytes(prepare.flow_key.0),
+            wire,
             ports,
             peers: BTreeMap::new(),
             flows: BTreeMap::new(),
@@ -56,6 +60,11 @@ impl TransferFlows {
 
     pub(super) fn key(&self) -> &Key {
         &self.key
+    }
+
+    /// Returns the demands on the protection of a flow.
+    pub(super) fn wire(&self) -> WirePolicy {
+        self.wire
     }
 
     pub(super) fn ports(&self) -> &[usize] {
@@ -114,6 +123,7 @@ impl TransferFlows {
             weight_bytes: opening.weight_bytes,
             pace_bytes_per_second: opening.pace_bytes_per_second,
             silent_flows: history.map_or(0, RailPairHistory::silent_flows),
+            terms: self.wire.terms(is_loopback(way.address.ip())),
         };
         Some((way, hello))
     }

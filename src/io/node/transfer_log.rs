@@ -17,13 +17,8 @@ pub(super) fn log_start(address: SocketAddr, mut nics: Vec<&str>, options: &Node
     nics.dedup();
     let roots: Vec<String> = options.roots.declared.iter().map(ToString::to_string).collect();
     let (root, key) = (roots.join(" "), !options.key.is_open());
-    tracing::info!(%address, %root, key, nics = nics.join(","), threads, "listens");
-    if !address.ip().is_loopback() {
-        tracing::warn!(
-            "the bytes of files cross the network in clear, and their checks are not keyed: \
-             on a network that you do not trust, use a tunnel"
-        );
-    }
+    let wire_min = options.wire_min.name();
+    tracing::info!(%address, %root, key, wire_min, nics = nics.join(","), threads, "listens");
 }
 
 /// A master has a transfer prepared here.

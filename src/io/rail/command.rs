@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::transfer_files::TransferFiles;
 use crate::core::piece::{FlowIx, TransferIx};
 use crate::core::rail::{FlowDirection, RailNotice, TransferCommand};
+use crate::core::seal::FlowSeal;
 
 /// Command of the control thread to a rail.
 #[derive(Debug)]
@@ -22,7 +23,13 @@ pub(crate) enum RailCommand {
     /// A file of a transfer is another one from now on. Nothing of it is in flight.
     Reopen { transfer: TransferIx, file: usize },
     /// A flow stands; `socket` has been through its handshake.
-    FlowUp { transfer: TransferIx, flow: FlowIx, socket: OwnedFd, direction: FlowDirection },
+    FlowUp {
+        transfer: TransferIx,
+        flow: FlowIx,
+        socket: OwnedFd,
+        seal: FlowSeal,
+        direction: FlowDirection,
+    },
     /// A command for one transfer.
     Transfer { transfer: TransferIx, command: TransferCommand },
     /// The thread ends.

@@ -18,6 +18,7 @@ use super::transfer_files::TransferFiles;
 use crate::core::error::{Code, Error};
 use crate::core::piece::{FlowIx, TransferIx};
 use crate::core::rail::{FLOWS_MAX, FlowDirection, RailAction, RailEvent, RailMachine, RailNotice};
+use crate::core::seal::FlowSeal;
 use crate::io::clock::{Clock, LOOK_EVERY};
 
 /// Files of one rail that the kernel is told of once: its flows, and some files with their direct
@@ -100,8 +101,8 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
                         self.unsent_notices.push_back(without_files(transfer, &error));
                     }
                 }
-                RailCommand::FlowUp { transfer, flow, socket, direction } => {
-                    self.flow_up(transfer, flow, socket, direction);
+                RailCommand::FlowUp { transfer, flow, socket, seal, direction } => {
+                    self.flow_up(transfer, flow, (socket, seal), direction);
                 }
                 RailCommand::Transfer { transfer, command } => {
                     self.handle(RailEvent::Command { transfer, command });
@@ -135,7 +136,7 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
         &mut self,
         transfer: TransferIx,
         flow: FlowIx,
-        socket: OwnedFd,
+        (socket, seal): (OwnedFd, FlowSeal),
         direction: FlowDirection,
     ) {
         let now = self.ops.clock.now();
@@ -147,6 +148,9 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
                 return self.handle(RailEvent::FlowBroken { flow, error });
             }
         };
+        if let Some(state) = self.ops.transfers.get(&transfer) {
+            state.tally().wire.note(seal.wire);
+        }
         let wake_bytes_max = match direction {
             FlowDirection::Receive { .. } => {
                 self.ops.io.set_recv_buffer(file, UNREAD_BYTES).unwrap_or(0)
@@ -162,6 +166,7 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
             early: EarlyHeader::default(),
             requests: None,
             partial_bytes: 0,
+            seal,
         });
     }
 
@@ -249,7 +254,7 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
         let ops = &mut self.ops;
         let event = match ops.take_context(token) {
             OpContext::Header { flow, early } => {
-                Some(header_received(flow, early, result, &memory))
+                Some(header_received(ops, flow, early, result, &memory))
             }
             OpContext::Payload { slot, done } => {
                 self.receiving.payload_received(ops, slot, done, result, memory)

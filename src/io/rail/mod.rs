@@ -13,7 +13,7 @@
 //! - `send`: requests in, reads, checks, sends; `splice`: pieces that are sent from the page cache
 //! - `buffers`: the memory of a rail; `slot_store`: that of slots between two operations
 //! - `contexts`: the purpose of each operation in flight
-//! - `paths`: the ways that bytes took, for the report
+//! - `paths`: the ways that bytes took, and their protection, for the report
 
 pub(crate) mod transfer_files;
 

@@ -12,6 +12,7 @@ use crate::core::error::{Code, Error};
 use crate::core::options::DataPath;
 use crate::core::piece::TransferIx;
 use crate::core::rail::{FLOW_PLACES, FLOWS_MAX, FlowPlace, RailEvent};
+use crate::core::seal::FlowSeal;
 use crate::core::store::file_layout::{FileExtent, FileLayout};
 use crate::core::units::Span;
 use crate::core::wire::frame::FRAME_BYTES;
@@ -58,6 +59,8 @@ pub(super) struct FlowSocket {
     pub(super) requests: Option<Slot>,
     /// Bytes of a request that has not wholly arrived, at the front of that buffer.
     pub(super) partial_bytes: usize,
+    /// Protection of its frames.
+    pub(super) seal: FlowSeal,
 }
 
 /// The first bytes of a header: none, some or all of them.
@@ -86,6 +89,11 @@ impl EarlyHeader {
 
     pub(super) fn as_slice(&self) -> &[u8] {
         &self.bytes[..self.count]
+    }
+
+    /// Returns the header, if all of it is here.
+    pub(super) fn whole(&self) -> Option<[u8; FRAME_BYTES]> {
+        (self.count == FRAME_BYTES).then_some(self.bytes)
     }
 }
 
@@ -199,8 +207,15 @@ impl<I: RingIo> RailOps<I> {
         self.sockets[flow.at()].as_mut().filter(|socket| socket.flow == flow)
     }
 
-    pub(super) fn has_socket(&self, flow: FlowPlace) -> bool {
-        self.sockets[flow.at()].as_ref().is_some_and(|socket| socket.flow == flow)
+    /// A transfer and the socket of one of its flows, while there are both.
+    pub(super) fn transfer_and_socket(
+        &mut self,
+        transfer: TransferIx,
+        flow: FlowPlace,
+    ) -> Option<(&RailTransfer, &mut FlowSocket)> {
+        let state = self.transfers.get(&transfer)?;
+        let socket = self.sockets[flow.at()].as_mut().filter(|socket| socket.flow == flow)?;
+        Some((state, socket))
     }
 
     /// Sets the low-water mark of a flow's socket. Returns false where the system has none.

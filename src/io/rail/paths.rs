@@ -79,7 +79,7 @@ const ROUTES: [(KernelRoute, &str); 8] = [
     (KernelRoute::Receive, "recv"),
 ];
 
-const REASONS: [(FallbackReason, &str); 7] = [
+const REASONS: [(FallbackReason, &str); 8] = [
     (FallbackReason::NoFile, "a pattern has no file"),
     (FallbackReason::NotCached, "what is not in the page cache is read into buffers"),
     (FallbackReason::NotSpliced, "the file gave less than it should to a splice"),
@@ -87,6 +87,7 @@ const REASONS: [(FallbackReason, &str); 7] = [
     (FallbackReason::Copied, "zero copies stopped: the kernel copies what is sent here"),
     (FallbackReason::Late, "zero copies paused while acknowledgements were late"),
     (FallbackReason::NoZerocopy, "the kernel refused a zero copy"),
+    (FallbackReason::NotClear, "a splice needs --wire clear"),
 ];
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::core::rail::{
 };
 use crate::core::store::io_steps::{PAGE_BYTES, WriteStep, payload_at, write_steps_around};
 use crate::core::units::Span;
-use crate::core::wire::frame::{FRAME_BYTES, Frame};
+use crate::core::wire::frame::FRAME_BYTES;
 
 /// Work on a slot that receives.
 #[derive(Clone, Copy, Default, Debug)]
@@ -50,13 +50,14 @@ impl ReceivingOps {
         machine: &mut RailMachine,
         flow: FlowPlace,
     ) -> Option<RailEvent> {
+        ops.socket(flow)?;
+        let Some(mut buffer) = ops.header_buffers.take() else { return out_of_buffers(flow) };
         let socket = ops.socket(flow)?;
         let (file, transfer) = (socket.file, socket.transfer);
-        let Some(mut buffer) = ops.header_buffers.take() else { return out_of_buffers(flow) };
         let mut bytes = 0;
         for place in buffer.as_mut_slice().as_chunks_mut::<FRAME_BYTES>().0 {
             let Some(frame) = machine.poll_request(flow) else { break };
-            frame.encode(place);
+            socket.seal.sealer.seal(&frame, place, &mut []);
             bytes += FRAME_BYTES;
         }
         if let Some(state) = ops.transfers.get(&transfer) {
@@ -74,10 +75,10 @@ impl ReceivingOps {
     ) -> Option<RailEvent> {
         let socket = ops.socket(flow)?;
         let (file, early) = (socket.file, std::mem::take(&mut socket.early));
-        let early = early.as_slice();
-        if early.len() == FRAME_BYTES {
-            return Some(header_event(flow, early));
+        if let Some(header) = early.whole() {
+            return Some(open_header(ops, flow, header));
         }
+        let early = early.as_slice();
         let Some(mut buffer) = ops.header_buffers.take() else { return out_of_buffers(flow) };
         let range = early.len()..FRAME_BYTES;
         buffer.as_mut_slice()[..early.len()].copy_from_slice(early);
@@ -139,7 +140,7 @@ impl ReceivingOps {
         slot: SlotIx,
         done: usize,
         result: Result<u32, Errno>,
-        memory: Slot,
+        mut memory: Slot,
     ) -> Option<RailEvent> {
         let landing = self.slots.job(slot).landing.expect("a slot that receives has a piece");
         let LandingPiece { transfer, flow, piece, check } = landing;
@@ -148,25 +149,21 @@ impl ReceivingOps {
         if !is_whole && result.is_ok_and(|received| received > 0) {
             return self.receive_on(ops, slot, landing, received, memory);
         }
-        let state = ops.transfers.get(&transfer);
-        let mut early = EarlyHeader::default();
-        let outcome = match state {
+        let outcome = match ops.transfer_and_socket(transfer, flow) {
             _ if !is_whole => PayloadOutcome::Broken(broken("receiving a piece", result)),
-            Some(state) if ops.has_socket(flow) => {
+            Some((state, socket)) => {
                 let start = payload_start(state, piece.span);
-                let (bytes, behind) =
-                    memory.as_slice()[start..start + received].split_at(piece_bytes(piece.span));
-                let intact = state.files.method.of(piece.span, bytes) == check;
+                let (bytes, behind) = memory.as_mut_slice()[start..start + received]
+                    .split_at_mut(piece_bytes(piece.span));
+                socket.early = EarlyHeader::new(behind);
+                let opened = socket.seal.opener.open_payload(bytes);
+                let intact = opened && state.files.method.of(piece.span, bytes) == check;
                 state.tally().received(piece.span.bytes());
-                early = EarlyHeader::new(behind);
                 PayloadOutcome::Whole { intact }
             }
             // Nobody wants it any more.
-            _ => PayloadOutcome::Broken(closed()),
+            None => PayloadOutcome::Broken(closed()),
         };
-        if let Some(socket) = ops.socket(flow) {
-            socket.early = early;
-        }
         self.slots.put(slot, memory);
         Some(RailEvent::PayloadDone { slot, outcome })
     }
@@ -256,7 +253,8 @@ impl ReceivingOps {
     }
 }
 
-pub(super) fn header_received(
+pub(super) fn header_received<I: RingIo>(
+    ops: &mut RailOps<I>,
     flow: FlowPlace,
     early: usize,
     result: Result<u32, Errno>,
@@ -265,14 +263,21 @@ pub(super) fn header_received(
     if result.map(|received| early + received as usize) != Ok(FRAME_BYTES) {
         return RailEvent::FlowBroken { flow, error: broken("waiting for an answer", result) };
     }
-    header_event(flow, &buffer.as_slice()[..FRAME_BYTES])
+    let header = buffer.as_slice().first_chunk().expect("a buffer has room for a header");
+    open_header(ops, flow, *header)
 }
 
 /// Event of a header: the frame in it, or a broken flow where it is none.
-fn header_event(flow: FlowPlace, header: &[u8]) -> RailEvent {
-    match Frame::decode(header) {
-        Ok(frame) => RailEvent::Header { flow, frame },
-        Err(error) => RailEvent::FlowBroken { flow, error: Error::from(error) },
+fn open_header<I: RingIo>(
+    ops: &mut RailOps<I>,
+    flow: FlowPlace,
+    mut header: [u8; FRAME_BYTES],
+) -> RailEvent {
+    let opened = ops.socket(flow).map(|socket| socket.seal.opener.open_header(&mut header));
+    match opened {
+        Some(Ok(frame)) => RailEvent::Header { flow, frame },
+        Some(Err(error)) => RailEvent::FlowBroken { flow, error: Error::from(error) },
+        None => RailEvent::FlowBroken { flow, error: closed() },
     }
 }
 

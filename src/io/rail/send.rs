@@ -24,6 +24,8 @@ use crate::io::store::{Source, pattern};
 #[derive(Default, Debug)]
 pub(super) struct SendingJob {
     loading: Option<(LoadingPiece, ReadMode)>,
+    /// Its header, until it is written and sealed.
+    unsealed: Option<Frame>,
     /// Pages of it that the page cache held when it was probed.
     pub(super) cached: CacheState,
     /// Offset of the header in the slot.
@@ -83,8 +85,9 @@ impl SendingOps {
         };
         let filled = partial_bytes + received as usize;
         let whole = filled - filled % FRAME_BYTES;
-        for header in buffer.as_slice()[..whole].chunks_exact(FRAME_BYTES) {
-            match Frame::decode(header) {
+        let (headers, _) = buffer.as_mut_slice()[..whole].as_chunks_mut::<FRAME_BYTES>();
+        for header in headers {
+            match ops.socket(flow)?.seal.opener.open_header(header) {
                 Ok(frame) => machine.handle(ops.clock.now(), RailEvent::Request { flow, frame }),
                 Err(error) => {
                     return Some(RailEvent::FlowBroken { flow, error: Error::from(error) });
@@ -278,7 +281,7 @@ impl SendingOps {
         self.ready(slot, loading, check, start - FRAME_BYTES, None, memory)
     }
 
-    /// Puts the header of a piece in its place, and says that the piece can be sent.
+    /// Keeps what the header of a piece will say, and says that the piece can be sent.
     pub(super) fn ready(
         &mut self,
         slot: SlotIx,
@@ -286,13 +289,11 @@ impl SendingOps {
         check: Check,
         header_start: usize,
         behind: Option<(FileId, u64)>,
-        mut memory: Slot,
+        memory: Slot,
     ) -> RailEvent {
-        let header = &mut memory.as_mut_slice()[header_start..header_start + FRAME_BYTES];
-        let place = header.first_chunk_mut().expect("the slack has room for a header");
         let request = loading.request;
-        Frame::new(FrameKind::Data(check), request.request, request.span).encode(place);
         let job = self.slots.job(slot);
+        job.unsealed = Some(Frame::new(FrameKind::Data(check), request.request, request.span));
         (job.header_start, job.behind) = (header_start, behind);
         self.slots.put(slot, memory);
         read_done(slot, ReadOutcome::Loaded)
@@ -307,15 +308,30 @@ impl SendingOps {
         bytes: u64,
         route: KernelRoute,
     ) -> Option<RailEvent> {
-        let Some(file) = ops.socket(flow).map(|it| it.file) else {
+        let Some(socket) = ops.socket(flow) else {
             return Some(not_sent(slot));
         };
-        let memory = self.slots.take(slot).expect("what is sent was read");
+        let file = socket.file;
+        let mut memory = self.slots.take(slot).expect("what is sent was read");
         let job = self.slots.job(slot);
         job.route = Some(route);
         let (start, behind) = (job.header_start, job.behind);
         let piece_bytes = u32::try_from(bytes).expect("a piece is a block at most");
         let whole = start..start + FRAME_BYTES + piece_bytes as usize;
+        // Frames are sealed in the order in which they leave. One that is sent again, because the
+        // kernel did not take it without a copy, leaves as it is.
+        if let Some(frame) = job.unsealed.take() {
+            let sealer = &mut socket.seal.sealer;
+            assert!(behind.is_none() || sealer.is_clear(), "only in clear from the page cache");
+            let (header, payload) = memory.as_mut_slice()[start..]
+                .split_first_chunk_mut()
+                .expect("the slack has room for a header");
+            let payload_bytes = if sealer.is_clear() { 0 } else { piece_bytes as usize };
+            sealer.seal(&frame, header, &mut payload[..payload_bytes]);
+            if payload_bytes > 0 {
+                job.prefilled = None;
+            }
+        }
         let op = match (route, behind) {
             (KernelRoute::Splice, Some((source, offset))) => {
                 let range = start..start + FRAME_BYTES;
@@ -370,10 +386,12 @@ impl SendingOps {
         flow: FlowPlace,
         frame: Frame,
     ) -> Option<RailEvent> {
-        let file = ops.socket(flow)?.file;
+        ops.socket(flow)?;
         let Some(mut slot) = ops.header_buffers.take() else { return out_of_buffers(flow) };
         let place = slot.as_mut_slice().first_chunk_mut().expect("a buffer has room for a header");
-        frame.encode(place);
+        let socket = ops.socket(flow)?;
+        let file = socket.file;
+        socket.seal.sealer.seal(&frame, place, &mut []);
         let op = RingOp::Send { file, slot, range: 0..FRAME_BYTES, more: false };
         ops.submit_on(flow, OpContext::Refusal { flow }, op)
     }

@@ -2,7 +2,7 @@
 //! offsets that means.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
@@ -13,6 +13,7 @@ use crate::core::options::DataPath;
 use crate::core::rail::{MappedDestination, MappedSource, PieceLocation, PieceMap, SourceKind};
 use crate::core::store::file_layout::FileLayout;
 use crate::core::units::{Moment, Span};
+use crate::core::wire::terms::WireAgreement;
 use crate::io::store::{OpenFile, Sink, Source};
 
 /// A sender row: where its bytes come from.
@@ -129,6 +130,28 @@ pub(crate) struct RailTally {
     sent_bytes: AtomicU64,
     /// Data paths of those bytes.
     pub(crate) paths: PathStats,
+    /// Protection of the flows that carried them.
+    pub(crate) wire: WireTally,
+}
+
+/// Protection of the flows of one rail and transfer: that of the least protected one.
+#[derive(Debug, Default)]
+pub(crate) struct WireTally(AtomicU32);
+
+impl WireTally {
+    /// A flow stands.
+    pub(super) fn note(&self, wire: WireAgreement) {
+        // Agreements in order of their levels, and 0 before the first flow.
+        let number = wire.number();
+        let lower = |noted: u32| (noted == 0 || number & 0xff < noted & 0xff).then_some(number);
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lower);
+    }
+
+    /// Returns the protection of the least protected flow, if there was any.
+    pub(crate) fn least(&self) -> Option<WireAgreement> {
+        let noted = self.0.load(Ordering::Relaxed);
+        (noted != 0).then(|| WireAgreement::of(noted).expect("only agreements are noted"))
+    }
 }
 
 impl RailTally {

@@ -19,6 +19,7 @@ use super::reach::DialProgress;
 use super::sealed::{SealedStream, sealed_bytes};
 use super::socket::{BufferedSocket, FilledBytes};
 use crate::core::error::{Code, Error, Result};
+use crate::core::seal::FlowSecrets;
 use crate::core::wire::limits::MESSAGE_BYTES_MAX;
 use crate::core::wire::version::ConnectionKind;
 
@@ -63,6 +64,19 @@ struct EstablishedState {
     hello: ConnectionHello,
     payload: Vec<u8>,
     sealed: SealedStream,
+    secrets: Option<FlowSecrets>,
+}
+
+/// A data flow that is handed over.
+pub(crate) struct FlowStream {
+    /// Its socket, in blocking mode, as rings need it.
+    pub(crate) socket: StdTcpStream,
+    /// Payload of the peer's handshake message.
+    pub(crate) payload: Vec<u8>,
+    /// Secrets of its frames.
+    pub(crate) secrets: FlowSecrets,
+    /// True if both of its addresses are loopback ones.
+    pub(crate) is_inside: bool,
 }
 
 impl Connection {
@@ -79,8 +93,8 @@ impl Connection {
         deadline: Instant,
     ) -> Result<Connection> {
         let (handshake, first) = NoiseHandshake::initiate(hello, key, payload)?;
-        let mut connection =
-            Connection::new(stream, ConnectionState::Connecting(Box::new(handshake)), deadline)?;
+        let state = ConnectionState::Connecting(Box::new(handshake));
+        let mut connection = Connection::new(BufferedSocket::new(stream)?, state, deadline);
         connection.dialled_without_key = key.is_open();
         connection.socket.outbox().extend(first);
         Ok(connection)
@@ -91,21 +105,14 @@ impl Connection {
     /// # Errors
     /// `Unreachable` if the socket is already broken.
     pub(crate) fn accept(stream: TcpStream, deadline: Instant) -> Result<Connection> {
-        Connection::new(
-            stream,
-            ConnectionState::Handshaking(Box::new(NoiseHandshake::respond())),
-            deadline,
-        )
+        let socket = BufferedSocket::new(stream)?;
+        let handshake = NoiseHandshake::respond(socket.is_inside());
+        let state = ConnectionState::Handshaking(Box::new(handshake));
+        Ok(Connection::new(socket, state, deadline))
     }
 
-    fn new(stream: TcpStream, state: ConnectionState, deadline: Instant) -> Result<Connection> {
-        Ok(Connection {
-            socket: BufferedSocket::new(stream)?,
-            state,
-            deadline,
-            connected_by: None,
-            dialled_without_key: false,
-        })
+    fn new(socket: BufferedSocket, state: ConnectionState, deadline: Instant) -> Connection {
+        Connection { socket, state, deadline, connected_by: None, dialled_without_key: false }
     }
 
     /// Sets an earlier deadline for an answer of the peer's kernel.
@@ -297,15 +304,14 @@ impl Connection {
         self.socket.is_drained()
     }
 
-    /// Hands over the socket of a data flow, with the peer's hello. The socket is in blocking mode,
-    /// as rings need it, and no byte after the handshake was read from it.
+    /// Hands over a data flow. No byte after the handshake was read from its socket.
     ///
     /// # Errors
     /// `Unreachable` if the socket is broken.
     ///
     /// # Panics
     /// If the connection is not a data flow that is up.
-    pub(crate) fn into_stream(mut self, registry: &Registry) -> Result<(StdTcpStream, Vec<u8>)> {
+    pub(crate) fn into_stream(mut self, registry: &Registry) -> Result<FlowStream> {
         assert!(
             self.is_up() && self.socket.has_nothing_read(),
             "a flow is handed over once it is up"
@@ -315,8 +321,10 @@ impl Connection {
             unreachable!("it is up")
         };
         assert_eq!(up.hello.kind, ConnectionKind::Data, "only data flows are handed over");
-        let stream = self.socket.into_stream(registry)?;
-        Ok((stream, up.payload))
+        let is_inside = self.socket.is_inside();
+        let socket = self.socket.into_stream(registry)?;
+        let secrets = up.secrets.expect("a handshake of a data flow leaves secrets");
+        Ok(FlowStream { socket, payload: up.payload, secrets, is_inside })
     }
 
     fn up(&self) -> Option<&EstablishedState> {
@@ -376,12 +384,13 @@ impl Connection {
     }
 
     fn rise(&mut self, established: EstablishedSession) -> Result<()> {
-        let EstablishedSession { hello, version, payload, transport } = established;
+        let EstablishedSession { hello, version, payload, transport, secrets } = established;
         tracing::debug!(version, kind = ?hello.kind, "a connection is up");
         self.state = ConnectionState::Up(Box::new(EstablishedState {
             hello,
             payload,
             sealed: SealedStream::new(transport),
+            secrets,
         }));
         if hello.kind == ConnectionKind::Control { self.socket.notice_soon() } else { Ok(()) }
     }
@@ -395,7 +404,7 @@ pub(crate) fn at_rest(key: &Key) -> Result<impl Sized + use<>> {
         Some(super::noise::HelloReply { key: key.clone(), payload: Vec::new() })
     };
     let (mut dialler, mut to_listener) = NoiseHandshake::initiate(hello, key, &[])?;
-    let (mut listener, mut to_dialler) = (NoiseHandshake::respond(), Vec::new());
+    let (mut listener, mut to_dialler) = (NoiseHandshake::respond(true), Vec::new());
     loop {
         while !to_listener.is_empty() && to_listener.len() >= listener.wants() {
             let bytes: Vec<u8> = to_listener.drain(..listener.wants()).collect();
@@ -413,6 +422,7 @@ pub(crate) fn at_rest(key: &Key) -> Result<impl Sized + use<>> {
                     hello,
                     payload: Vec::new(),
                     sealed: SealedStream::new(transport),
+                    secrets: None,
                 }));
             }
             HandshakeStep::Over(_, error) => return Err(error),

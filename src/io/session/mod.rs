@@ -24,7 +24,7 @@ pub(crate) mod strangers;
 
 #[cfg(feature = "stand-ins")]
 pub(crate) use connection::at_rest;
-pub(crate) use connection::{Connection, IncomingData};
+pub(crate) use connection::{Connection, FlowStream, IncomingData};
 pub(crate) use dial::{dial, dial_over};
 pub(crate) use key::Key;
 pub(crate) use listener::{AcceptOutcome, Listener};
@@ -32,3 +32,4 @@ pub(crate) use noise::{ConnectionHello, HelloReply, KeyAuthenticator};
 pub(crate) use reach::{DialProgress, PeerDialer};
 #[cfg(feature = "stand-ins")]
 pub(crate) use sealed::sealed_bytes;
+pub(crate) use socket::is_loopback;

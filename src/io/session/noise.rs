@@ -19,6 +19,7 @@ use snow::{Builder, HandshakeState, TransportState};
 
 use super::key::Key;
 use crate::core::error::{Code, Error, Result};
+use crate::core::seal::FlowSecrets;
 use crate::core::wire::WireError;
 use crate::core::wire::limits::ADVERT_BYTES_MAX;
 use crate::core::wire::version::{
@@ -45,12 +46,13 @@ pub(crate) struct HelloReply {
 
 /// Authenticator of peers: the responder's keys.
 pub(crate) trait KeyAuthenticator {
-    /// Returns the key for a hello, or `None` if no such peer is expected.
-    fn admit(&self, hello: &ConnectionHello) -> Option<HelloReply>;
+    /// Returns the key for a hello, or `None` if no such peer is expected. A connection `is_inside`
+    /// this machine if both of its addresses are loopback ones.
+    fn admit(&self, hello: &ConnectionHello, is_inside: bool) -> Option<HelloReply>;
 }
 
 impl<F: Fn(&ConnectionHello) -> Option<HelloReply>> KeyAuthenticator for F {
-    fn admit(&self, hello: &ConnectionHello) -> Option<HelloReply> {
+    fn admit(&self, hello: &ConnectionHello, _is_inside: bool) -> Option<HelloReply> {
         self(hello)
     }
 }
@@ -81,6 +83,8 @@ pub(super) struct EstablishedSession {
     /// Payload of the peer's handshake message.
     pub(super) payload: Vec<u8>,
     pub(super) transport: TransportState,
+    /// Secrets of a flow's frames; of data flows only.
+    pub(super) secrets: Option<FlowSecrets>,
 }
 
 /// Stage of a handshake. The initiator goes from `Reply` to `Answer`, the responder from `Preamble`
@@ -88,7 +92,7 @@ pub(super) struct EstablishedSession {
 enum HandshakeStage {
     Reply(ConnectionHello, Box<HandshakeState>),
     Answer { hello: ConnectionHello, noise: Box<HandshakeState>, version: u16, bytes: usize },
-    Preamble,
+    Preamble { is_inside: bool },
     First(UnprovenPeer),
     Confirmation(Box<EstablishedSession>),
     Over,
@@ -123,9 +127,9 @@ impl NoiseHandshake {
         Ok((NoiseHandshake { state: HandshakeStage::Reply(hello, Box::new(noise)) }, bytes))
     }
 
-    /// Creates the responder's side.
-    pub(super) fn respond() -> NoiseHandshake {
-        NoiseHandshake { state: HandshakeStage::Preamble }
+    /// Creates the responder's side, of a connection that `is_inside` this machine or not.
+    pub(super) fn respond(is_inside: bool) -> NoiseHandshake {
+        NoiseHandshake { state: HandshakeStage::Preamble { is_inside } }
     }
 
     /// Returns true if the peer's first message has been read and matches the key.
@@ -138,7 +142,7 @@ impl NoiseHandshake {
         match &self.state {
             HandshakeStage::Reply(..) => REPLY_BYTES,
             HandshakeStage::Answer { bytes, .. } => *bytes,
-            HandshakeStage::Preamble => PREAMBLE_BYTES,
+            HandshakeStage::Preamble { .. } => PREAMBLE_BYTES,
             HandshakeStage::First(visitor) => visitor.preamble.handshake_bytes.into(),
             HandshakeStage::Confirmation(_) => TAG_BYTES,
             HandshakeStage::Over => 0,
@@ -174,7 +178,7 @@ impl NoiseHandshake {
             HandshakeStage::Answer { hello, noise, version, .. } => {
                 on_answer(hello, *noise, version, bytes)
             }
-            HandshakeStage::Preamble => self.on_preamble(bytes, door),
+            HandshakeStage::Preamble { is_inside } => self.on_preamble(bytes, door, is_inside),
             HandshakeStage::First(visitor) => self.on_first(visitor, bytes),
             HandshakeStage::Confirmation(established) => on_confirmation(established, bytes),
             HandshakeStage::Over => {
@@ -204,7 +208,12 @@ impl NoiseHandshake {
         }
     }
 
-    fn on_preamble(&mut self, bytes: &[u8], door: &dyn KeyAuthenticator) -> Result<HandshakeStep> {
+    fn on_preamble(
+        &mut self,
+        bytes: &[u8],
+        door: &dyn KeyAuthenticator,
+        is_inside: bool,
+    ) -> Result<HandshakeStep> {
         let preamble = Preamble::decode(bytes)?;
         let message_bytes = usize::from(preamble.handshake_bytes);
         if !(OVERHEAD_BYTES..=OVERHEAD_BYTES + HELLO_BYTES_MAX).contains(&message_bytes) {
@@ -214,7 +223,7 @@ impl NoiseHandshake {
             Err(_) => Err(VersionRefusal::Version(VERSIONS)),
             Ok(version) => {
                 let hello = ConnectionHello { kind: preamble.kind, key_id: preamble.key_id };
-                door.admit(&hello)
+                door.admit(&hello, is_inside)
                     .map(|admission| (version, admission))
                     .ok_or(unexpected(preamble.kind))
             }
@@ -240,12 +249,14 @@ impl NoiseHandshake {
         let handshake_bytes = u16::try_from(answer.len()).expect("answers are limited");
         let mut bytes = PreambleReply::Accepted { version, handshake_bytes }.encode().to_vec();
         bytes.extend(answer);
+        let secrets = flow_secrets(&hello, &mut noise);
         let transport = noise.into_transport_mode().map_err(|error| ours(&error))?;
         self.state = HandshakeStage::Confirmation(Box::new(EstablishedSession {
             hello,
             version,
             payload,
             transport,
+            secrets,
         }));
         Ok(HandshakeStep::Send(bytes))
     }
@@ -265,12 +276,13 @@ fn on_answer(
         return Err(nonsense());
     }
     payload.drain(..VERSION_BYTES);
+    let secrets = flow_secrets(&hello, &mut noise);
     let mut transport = noise.into_transport_mode().map_err(|error| ours(&error))?;
     let mut confirmation = vec![0; TAG_BYTES];
     transport.write_message(&[], &mut confirmation).map_err(|error| ours(&error))?;
     Ok(HandshakeStep::Up(
         confirmation,
-        Box::new(EstablishedSession { hello, version, payload, transport }),
+        Box::new(EstablishedSession { hello, version, payload, transport, secrets }),
     ))
 }
 
@@ -363,6 +375,21 @@ fn read(noise: &mut HandshakeState, message: &[u8]) -> std::result::Result<Vec<u
     let length = noise.read_message(message, &mut payload)?;
     payload.truncate(length);
     Ok(payload)
+}
+
+/// Derives the secrets of a flow from a handshake that is complete. Noise gives a key to each
+/// direction, that of the initiator first.
+fn flow_secrets(hello: &ConnectionHello, noise: &mut HandshakeState) -> Option<FlowSecrets> {
+    if hello.kind != ConnectionKind::Data {
+        return None;
+    }
+    let (of_initiator, of_responder) = noise.dangerously_get_raw_split();
+    let transcript = noise.get_handshake_hash();
+    Some(if noise.is_initiator() {
+        FlowSecrets::derive(of_initiator, of_responder, transcript)
+    } else {
+        FlowSecrets::derive(of_responder, of_initiator, transcript)
+    })
 }
 
 fn versioned(version: u16, payload: &[u8]) -> Vec<u8> {

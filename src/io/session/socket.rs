@@ -1,7 +1,7 @@
 //! A non-blocking socket with buffers: the received part of the next unit, and the bytes to send.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream as StdTcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream as StdTcpStream};
 use std::os::fd::AsFd;
 
 use mio::net::TcpStream;
@@ -100,6 +100,12 @@ impl BufferedSocket {
     /// Returns the peer's address, unless the connection is closed.
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         self.stream.peer_addr().ok()
+    }
+
+    /// Returns true if both addresses are loopback ones: its bytes do not leave this machine.
+    pub(super) fn is_inside(&self) -> bool {
+        let ends = [self.stream.local_addr(), self.stream.peer_addr()];
+        ends.iter().all(|end| end.as_ref().is_ok_and(|end| is_loopback(end.ip())))
     }
 
     /// Returns true if the process at the other end belongs to the same user, on this machine.
@@ -212,6 +218,11 @@ pub(super) fn set_nonblocking(socket: impl AsFd, is_nonblocking: bool) -> io::Re
     flags.set(OFlag::O_NONBLOCK, is_nonblocking);
     fcntl(&socket, FcntlArg::F_SETFL(flags))?;
     Ok(())
+}
+
+/// Returns true for a loopback address, also for one of IPv4 that is written as one of IPv6.
+pub(crate) fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
 }
 
 fn lost(error: &io::Error) -> Error {

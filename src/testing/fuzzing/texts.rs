@@ -3,7 +3,8 @@
 use crate::core::error::Code;
 use crate::core::spec::{Spec, hostlist};
 use crate::core::wire::control::{
-    FlowHello, MasterQuery, NodeAdvert, QueryAnswer, ToMaster, ToNode, WireMessage, decode, encode,
+    FlowHello, FlowReply, MasterQuery, NodeAdvert, QueryAnswer, ToMaster, ToNode, WireMessage,
+    decode, encode,
 };
 use crate::core::wire::frame::{FRAME_BYTES, Frame, FrameKind};
 use crate::core::wire::version::{Preamble, PreambleReply, REPLY_BYTES, VERSIONS, negotiate};
@@ -67,25 +68,27 @@ pub fn frame(bytes: &[u8]) {
 }
 
 fn frame_as_it_is(bytes: &[u8]) {
+    let Ok(bytes) = bytes.try_into() else { return };
     let Ok(frame) = Frame::decode(bytes) else { return };
     assert!(!frame.span().is_empty());
     let mut again = [0; FRAME_BYTES];
     frame.encode(&mut again);
     assert_eq!(Frame::decode(&again), Ok(frame));
     // Reasons that only a newer version knows are one to this one.
-    let is_same = again == bytes || bytes[8..12] != [0; 4];
+    let is_same = again == *bytes || bytes[8..12] != [0; 4];
     assert!(is_same || matches!(frame.kind, FrameKind::Refuse(Code::Internal)), "{frame:?}");
 }
 
 /// A control message of any kind, of either direction, is refused, or written again to the same.
 pub fn control(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };
-    match kind % 6 {
+    match kind % 7 {
         0 => message::<ToNode>(bytes),
         1 => message::<ToMaster>(bytes),
         2 => message::<NodeAdvert>(bytes),
         3 => message::<FlowHello>(bytes),
         4 => message::<MasterQuery>(bytes),
+        5 => message::<FlowReply>(bytes),
         _ => message::<QueryAnswer>(bytes),
     }
 }

@@ -38,6 +38,7 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
         listen,
         roots,
         key,
+        wire_min: args.wire_min,
         launched: args.launched,
         slots: args.slots,
         threads: match args.threads_per_nic {

@@ -107,6 +107,8 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
             rails_max: None,
             threads_max: None,
             path: args.path,
+            wire: args.wire,
+            cipher: args.cipher,
             limit: args.limit,
             stall_timeout: args.stall_timeout,
             timeout: args.timeout,

@@ -1,5 +1,7 @@
 //! Statistics of a node about a transfer.
 
+use crate::core::wire::terms::WireAgreement;
+
 /// Statistics of one node.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct NodeStats {
@@ -49,4 +51,6 @@ pub(crate) struct RailStats {
     pub(crate) path: String,
     /// Description of the operations' driver in one line.
     pub(crate) driver: String,
+    /// Protection of its least protected flow; `None` if it had no flow.
+    pub(crate) wire: Option<WireAgreement>,
 }

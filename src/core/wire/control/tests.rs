@@ -6,11 +6,12 @@ use proptest::option;
 use proptest::prelude::*;
 
 use crate::core::error::Code;
-use crate::core::options::{CheckKind, DataPath, TransferOptions};
+use crate::core::options::{CheckKind, Cipher, DataPath, TransferOptions, WireLevel};
 use crate::core::wire::Check;
 use crate::core::wire::control::*;
 use crate::core::wire::limits::{ITEMS_MAX, LENGTH_MAX, NAME_BYTES_MAX, NODES_MAX, SLOTS_MAX};
 use crate::core::wire::proto;
+use crate::core::wire::terms::{CipherSet, FlowTerms, WireAgreement};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -207,6 +208,7 @@ fn stats() -> impl Strategy<Value = NodeStats> {
             counted: Some((out, r#in)),
             path,
             driver: "io_uring".to_owned(),
+            wire: WireAgreement::of([0x101, 0x103, 0x202][sent_bytes as usize % 3]).ok(),
         },
     );
     let uncounted = |rails: Vec<RailStats>| {
@@ -399,7 +401,13 @@ fn small_messages_survive() {
         weight_bytes: 1 << 40,
         pace_bytes_per_second: 125_000_000,
         silent_flows: 2,
+        terms: FlowTerms {
+            level: WireLevel::Signed,
+            ciphers: CipherSet::of([Cipher::ChaCha20Poly1305]),
+        },
     };
+    let reply = FlowReply { terms: hello.terms };
+    assert_eq!(decode(&encode(&reply).unwrap()), Ok(reply));
     assert_eq!(decode(&encode(&hello).unwrap()), Ok(hello));
     for query in [MasterQuery::Status, MasterQuery::Cancel] {
         assert_eq!(decode(&encode(&query).unwrap()), Ok(query));
@@ -731,6 +739,7 @@ fn plain_stats() -> NodeStats {
             counted: Some((1 << 30, 11 << 37)),
             path: "recv+direct".to_owned(),
             driver: "io_uring".to_owned(),
+            wire: Some(WireAgreement { level: WireLevel::Sealed, cipher: Cipher::Aes256Gcm }),
         }],
         warnings: vec![],
     }

@@ -13,6 +13,7 @@ use crate::core::wire::limits::{
     HAVE_MAX, ITEMS_MAX, LEFT_MAX, NODES_MAX, NOTES_MAX, RAILS_MAX, REPLICA_VALUES_MAX, ROWS_MAX,
     SAMPLES_MAX, TEXT_BYTES_MAX, WARNINGS_MAX,
 };
+use crate::core::wire::terms::WireAgreement;
 use crate::core::wire::{Check, WireError, proto};
 
 impl WireMessage for ToMaster {
@@ -284,6 +285,11 @@ impl WireMessage for NodeStats {
             resumed_bytes: self.resumed_bytes,
             rail_paths: lines(self.rails.iter().flat_map(|rail| [&rail.path, &rail.driver])),
             warnings: warnings_to_proto(&self.warnings),
+            rail_wires: self
+                .rails
+                .iter()
+                .map(|rail| rail.wire.map_or(0, WireAgreement::number))
+                .collect(),
         }
     }
 
@@ -358,10 +364,15 @@ fn rails(proto: &proto::Stats) -> Result<Vec<RailStats>, WireError> {
     if paths.len() != names.len() || !rest.is_empty() {
         return Err(WireError::Contradiction { field: "the paths of a node" });
     }
-    let rails = names.into_iter().zip(counts).zip(counted).zip(paths);
+    let wires = &proto.rail_wires;
+    if wires.len() != names.len() {
+        return Err(WireError::Contradiction { field: "the protection of a node's rails" });
+    }
+    let rails = names.into_iter().zip(counts).zip(counted).zip(paths).zip(wires);
     rails
-        .map(|(((nic, &[sent_bytes, received_bytes]), counted), &[path, driver])| {
+        .map(|((((nic, &[sent_bytes, received_bytes]), counted), &[path, driver]), &wire)| {
             Ok(RailStats {
+                wire: (wire != 0).then(|| WireAgreement::of(wire)).transpose()?,
                 nic: name("the name of a NIC", nic.to_owned())?,
                 sent_bytes,
                 received_bytes,

@@ -10,7 +10,7 @@ use super::fields::{
     addresses, apart, below, key, list, name, node_index, packed, pair, pairs, required, row_span,
     shortened, span, span_of, text, text_within, within,
 };
-use crate::core::options::{CheckKind, DataPath, TransferOptions};
+use crate::core::options::{CheckKind, Cipher, DataPath, TransferOptions, WireLevel};
 use crate::core::spec::RowRole;
 use crate::core::units::Span;
 use crate::core::wire::control::{
@@ -215,6 +215,8 @@ impl WireMessage for WireOptions {
             path: transfer.path as u32,
             threads_max: transfer.threads_max.map(NonZeroU32::get),
             verify: transfer.verify,
+            wire: transfer.wire.map(|level| level as u32),
+            cipher: transfer.cipher.map(|cipher| cipher as u32),
         }
     }
 
@@ -255,6 +257,8 @@ impl WireMessage for WireOptions {
                 rails_max,
                 threads_max,
                 verify: proto.verify,
+                wire: proto.wire.map(WireLevel::of).transpose()?,
+                cipher: proto.cipher.map(Cipher::of).transpose()?,
                 ..TransferOptions::default()
             },
         })

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::core::error::{Code, Error};
-use crate::core::options::{CheckKind, DataPath, TransferOptions};
+use crate::core::options::{CheckKind, Cipher, DataPath, TransferOptions, WireLevel};
 use crate::core::spec::RowRole;
 use crate::core::units::Span;
 use crate::core::wire::control::{
@@ -16,6 +16,7 @@ use crate::core::wire::control::{
     Start, ToMaster, ToNode, WireMessage, WireOptions, WireRow, decode, encode,
 };
 use crate::core::wire::limits::*;
+use crate::core::wire::terms::{CipherSet, FlowTerms, WireAgreement};
 use crate::core::wire::{Check, WireError};
 
 /// Checks that a message survives encoding and decoding.
@@ -50,6 +51,7 @@ fn rail_stats() -> RailStats {
         counted: Some((u64::MAX, u64::MAX)),
         path: name(TEXT_BYTES_MAX),
         driver: name(TEXT_BYTES_MAX),
+        wire: Some(WireAgreement { level: WireLevel::Sealed, cipher: Cipher::ChaCha20Poly1305 }),
     }
 }
 
@@ -183,6 +185,7 @@ fn the_largest_advert_fits_a_handshake() {
         weight_bytes: u64::MAX,
         pace_bytes_per_second: u64::MAX,
         silent_flows: u32::MAX,
+        terms: FlowTerms { level: WireLevel::Sealed, ciphers: CipherSet::from_bits(u32::MAX) },
     });
 }
 

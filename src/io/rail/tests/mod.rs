@@ -17,15 +17,17 @@ use super::transfer_files::{RailTally, SourceRow, TransferActivity, TransferFile
 use super::{RailCommand, RailHandle, RailPlacement, RailSize, ReportSender, buffers, slots_max};
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
-use crate::core::options::{DataPath, TransferOptions};
+use crate::core::options::{Cipher, DataPath, TransferOptions, WireLevel};
 use crate::core::piece::{FlowCommand, FlowIx, Piece, TransferIx};
 use crate::core::rail::{FlowDirection, RailNotice, TransferCommand};
 use crate::core::receiver::scheduler;
+use crate::core::seal::FlowSeal;
 use crate::core::spec::DataUri;
 use crate::core::store::file_layout::FileLayout;
 use crate::core::store::writer::WriterRole;
 use crate::core::units::{MIB, Span};
 use crate::core::wire::frame::{FRAME_BYTES, Frame, FrameKind};
+use crate::core::wire::terms::WireAgreement;
 use crate::io::clock::Clock;
 use crate::io::store::{Sink, SinkOptions, Source, StoreRoots};
 
@@ -140,21 +142,30 @@ fn allocations_of(rail: &RailHandle, events: &Receiver<(RailNotice, u64)>) -> u6
 /// Moves `bytes`, and gives how often the sending and the receiving rail allocated after the first
 /// quarter. `None` where one of them had no ring, as with too little locked memory: what plain
 /// calls need is not promised.
-fn allocations_at_work(folder: &Path, files: Option<DataPath>, bytes: u64) -> Option<(u64, u64)> {
+fn allocations_at_work(
+    folder: &Path,
+    files: Option<DataPath>,
+    bytes: u64,
+    level: WireLevel,
+) -> Option<(u64, u64)> {
     let size = |receives| RailSize { slots: 8, receives, sends: !receives, block_bytes: MIB };
     let ((feeder, feeder_events), (fetcher, events)) = (rail(size(false)), rail(size(true)));
     let (offering, wanting) = files_of_both_ends(folder, files, bytes);
     let tallied = [Arc::clone(&offering), Arc::clone(&wanting)];
     let (dialled, accepted) = connection();
-    for (rail, transfer_files, socket, direction) in [
-        (&feeder, offering, accepted, FlowDirection::Send { weight: 1 }),
-        (&fetcher, Arc::clone(&wanting), dialled, FlowDirection::Receive { relays: false }),
+    let [sends, receives] = FlowSeal::pair(WireAgreement { level, cipher: Cipher::Aes256Gcm });
+    let sending = FlowDirection::Send { weight: 1, in_clear: level == WireLevel::Clear };
+    let receiving = FlowDirection::Receive { relays: false };
+    for (rail, transfer_files, socket, seal, direction) in [
+        (&feeder, offering, accepted, sends, sending),
+        (&fetcher, Arc::clone(&wanting), dialled, receives, receiving),
     ] {
         rail.tell(RailCommand::Join { transfer: TRANSFER, rail: 0, transfer_files, silence: STEP });
         rail.tell(RailCommand::FlowUp {
             transfer: TRANSFER,
             flow: FLOW,
             socket: socket.into(),
+            seal,
             direction,
         });
     }
@@ -195,17 +206,24 @@ fn allocations_at_work(folder: &Path, files: Option<DataPath>, bytes: u64) -> Op
 #[test]
 #[allow(clippy::print_stderr, reason = "a skipped test says so")]
 fn a_rail_at_work_allocates_nothing() {
+    use DataPath::{Auto, Splice, Zerocopy};
+    use WireLevel::{Clear, Sealed};
     let folder = tempfile::tempdir().unwrap();
-    let Some(counts) = allocations_at_work(folder.path(), None, 512 * MIB) else {
-        return eprintln!("skipped: no io_uring is to be had here");
-    };
-    assert_eq!(counts, (0, 0), "from memory to memory");
+    for level in [Clear, WireLevel::Signed, Sealed] {
+        let Some(counts) = allocations_at_work(folder.path(), None, 512 * MIB, level) else {
+            return eprintln!("skipped: no io_uring is to be had here");
+        };
+        assert_eq!(counts, (0, 0), "from memory to memory, {level:?}");
+    }
     let mut content = vec![0; 128 << 20];
     crate::io::store::pattern::fill(7, 0, &mut content);
     std::fs::write(folder.path().join("source"), &content).unwrap();
-    for path in [DataPath::Auto, DataPath::Splice, DataPath::Zerocopy] {
-        let counts = allocations_at_work(folder.path(), Some(path), 128 * MIB);
-        assert_eq!(counts.unwrap_or_default(), (0, 0), "from file to file, {path:?}");
+    for (path, level) in
+        [(Auto, Clear), (Splice, Clear), (Zerocopy, Clear), (Auto, Sealed), (Zerocopy, Sealed)]
+    {
+        let counts = allocations_at_work(folder.path(), Some(path), 128 * MIB, level);
+        let counts = counts.unwrap_or_default();
+        assert_eq!(counts, (0, 0), "from file to file, {path:?}, {level:?}");
         assert!(std::fs::read(folder.path().join("destination")).unwrap() == content);
         std::fs::remove_file(folder.path().join("destination")).unwrap();
     }
@@ -242,11 +260,14 @@ fn who_reads_no_answers_is_cut_off_when_too_many_wait() {
         silence: STEP,
     });
     let (mut dialled, accepted) = connection();
-    let direction = FlowDirection::Send { weight: 1 };
+    let clear = WireAgreement { level: WireLevel::Clear, cipher: Cipher::Aes256Gcm };
+    let [seal, _] = FlowSeal::pair(clear);
+    let direction = FlowDirection::Send { weight: 1, in_clear: true };
     rail.tell(RailCommand::FlowUp {
         transfer: TRANSFER,
         flow: FLOW,
         socket: accepted.into(),
+        seal,
         direction,
     });
     dialled.set_write_timeout(Some(STEP)).unwrap();

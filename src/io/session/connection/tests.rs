@@ -103,7 +103,9 @@ impl Driver {
     }
 
     fn into_stream(self) -> (StdTcpStream, Vec<u8>) {
-        self.connection.into_stream(self.poll.registry()).unwrap()
+        let flow = self.connection.into_stream(self.poll.registry()).unwrap();
+        assert!(flow.is_inside, "both ends are at loopback");
+        (flow.socket, flow.payload)
     }
 }
 

@@ -31,7 +31,7 @@ impl Side {
     }
 
     fn responder() -> Side {
-        Side { handshake: NoiseHandshake::respond(), unread: Vec::new(), outcome: None }
+        Side { handshake: NoiseHandshake::respond(false), unread: Vec::new(), outcome: None }
     }
 
     /// Handles `bytes` and returns the bytes to send.
@@ -130,7 +130,7 @@ fn versions_without_overlap_are_named() {
     let (initiator, responder) = converse(Side::initiator(HELLO, &key(1), b""), newer);
     let (initiator, responder) = (initiator.error(), responder.error());
     assert_eq!((initiator.code, responder.code), (Code::Unreachable, Code::Unreachable));
-    assert!(responder.message.contains("version is 9; this side speaks 2 to 2"), "{responder}");
+    assert!(responder.message.contains("version is 9; this side speaks 3 to 3"), "{responder}");
 }
 
 #[test]

@@ -28,6 +28,7 @@ const ARROWS: [(&str, &[&str]); 34] = [
     ("core/spec", &["core/error", "core/units"]),
     ("core/report", &["core/error", "core/units"]),
     ("core/wire", &["core/error", "core/options", "core/spec", "core/units"]),
+    ("core/seal", &["core/options", "core/wire"]),
     ("core/piece", &["core/units", "core/wire"]),
     ("core/block_grid", &["core/units"]),
     ("core/store", &["core/units"]),
@@ -88,7 +89,7 @@ const ARROWS: [(&str, &[&str]); 34] = [
         "io/store",
         &["core/error", "core/options", "core/spec", "core/store", "core/units", "random"],
     ),
-    ("io/session", &["core/error", "core/wire"]),
+    ("io/session", &["core/error", "core/seal", "core/wire"]),
     ("io/rail", &["core", "io/clock", "io/log", "io/store", "ring", "affinity"]),
     (
         "io/node",

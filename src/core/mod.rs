@@ -4,6 +4,7 @@
 //!
 //! - [`units`], [`error`], [`options`], [`piece`], [`block_grid`]: the vocabulary
 //! - [`spec`], [`wire`], [`report`]: text, bytes and results
+//! - [`seal`]: frames are encrypted and authenticated
 //! - [`plan`]: rows and speeds in; segments, weights and the bound out
 //! - [`check`]: check values of pieces, and their composition
 //! - [`receiver`]: extent map and piece scheduler of one receiver

@@ -67,13 +67,7 @@ pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
         block_bytes: Some(coordinator.terms().block_bytes()),
         check: coordinator.terms().options().check.name().into(),
         digest: error.is_none().then(|| coordinator.digest()).flatten(),
-        wire: peers
-            .iter()
-            .flat_map(|peer| &peer.stats().rails)
-            .filter_map(|rail| rail.wire)
-            .map(|wire| wire.level)
-            .min()
-            .map(|level| level.name().into()),
+        wire: least_protected(peers).map(|level| level.name().into()),
         wasted_bytes: sum(|peer| peer.stats().wasted_bytes),
         stolen_bytes: sum(|peer| peer.stats().stolen_bytes),
         retries: sum(|peer| peer.stats().retries),
@@ -89,6 +83,12 @@ pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
         nodes: nodes.map(|(entry, peer)| node(entry, peer, seconds)).collect(),
         error: error.as_ref().map(ReportError::from),
     }
+}
+
+/// Returns the level of the least protected flow of all nodes.
+fn least_protected(peers: &[PeerRecord]) -> Option<WireLevel> {
+    let rails = peers.iter().flat_map(|peer| &peer.stats().rails);
+    rails.filter_map(|rail| rail.wire).map(|wire| wire.level).min()
 }
 
 /// Divides the duration of the whole command.

@@ -1,7 +1,6 @@
 //! Execution of the node machine's actions: messages are sent, workers work, flows are opened,
 //! rails are told.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::daemon::Node;
@@ -11,8 +10,8 @@ use super::port_set::RailJoin;
 use super::sessions::DialledFlow;
 use super::slots::rail_size;
 use super::transfer_flows::WayFailure;
-use super::{ciphers, prepare, transfer_log};
-use crate::core::error::{Code, Error, Result};
+use super::{prepare, transfer_log};
+use crate::core::error::{Error, Result};
 use crate::core::node::machine::{
     JobAnswer, NodeAction, NodeEvent, NodeJob, OpenedFiles, SessionIx,
 };
@@ -21,13 +20,11 @@ use crate::core::piece::{FlowCommand, TransferIx};
 use crate::core::rail::{FlowDirection, TransferCommand};
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::receiver::scheduler::SchedulerEvent;
-use crate::core::seal::FlowSeal;
 use crate::core::wire::control;
-use crate::core::wire::control::{FlowHello, FlowReply, Prepare, Start, ToMaster};
-use crate::core::wire::terms::{FlowTerms, WireRules};
+use crate::core::wire::control::{FlowHello, Prepare, Start, ToMaster};
 use crate::io::clock::awake;
 use crate::io::rail::{RailCommand, RailHandle};
-use crate::io::session::{Connection, FlowStream, is_loopback};
+use crate::io::session::Connection;
 
 impl Node {
     /// Hands an event to the machine, and carries out what it wants.
@@ -88,18 +85,16 @@ impl Node {
         ports: Vec<usize>,
     ) {
         self.opener.follow_devices(&self.ports);
-        let rules = WireRules { least: self.options.wire_min, ciphers: ciphers::available() };
-        let wire = rules.policy(&prepare.options.transfer);
-        let policy = wire.as_ref().map_or_else(|_| rules.strictest(), |policy| *policy);
+        let (policy, refusal) = self.options.wire_policy(&prepare.options.transfer);
         let node_transfer = NodeTransfer::new(prepare.clone(), policy, ports, &self.ports.nics());
         transfer_log::log_begin(transfer, &prepare, self.intake.peer(session));
         let key = node_transfer.flows.key().clone();
         self.intake.keyring().open(prepare.transfer, key, policy);
         let quits = Arc::clone(&node_transfer.quits);
         self.transfers.insert(transfer, node_transfer);
-        match wire {
-            Ok(_) => self.workers.open(transfer, prepare, self.ports.len(), quits),
-            Err(error) => self.opened(transfer, Err(error)),
+        match refusal {
+            None => self.workers.open(transfer, prepare, self.ports.len(), quits),
+            Some(error) => self.opened(transfer, Err(error)),
         }
     }
 
@@ -238,12 +233,8 @@ impl Node {
         // One that comes up beside another that was faster is not needed.
         let Some(opening) = flows.end_opening(rail_pair) else { return };
         self.intake.close_dialled(transfer, Some(rail_pair));
-        let told = flows.wire().terms(is_loopback(way.address.ip()));
         let stream = self.intake.release_stream(connection);
-        let sealed = stream.and_then(|stream| {
-            let demanded = flows.wire().terms(stream.is_inside);
-            sealed_flow(stream, told, demanded)
-        });
+        let sealed = stream.and_then(|stream| flows.seal_opened(stream, way));
         let (socket, seal) = match sealed {
             Ok(sealed) => sealed,
             Err(error) => return self.flow_failed(transfer, rail_pair, error),
@@ -262,16 +253,14 @@ impl Node {
     /// a rail that the transfer does not use, is closed.
     pub(super) fn flow_arrived(&mut self, port: usize, connection: Connection) {
         let Ok(stream) = self.intake.release_stream(connection) else { return };
-        let FlowStream { socket, payload, secrets, is_inside } = stream;
-        let Ok(hello) = control::decode::<FlowHello>(&payload) else { return };
+        let Ok(hello) = control::decode::<FlowHello>(&stream.payload) else { return };
         let meant = self.transfers.iter_mut().find(|(_, it)| it.flows.is_meant(&hello, port));
         let Some((&transfer, node_transfer)) = meant else { return };
         let flows = &mut node_transfer.flows;
-        let Ok(wire) = flows.wire().terms(is_inside).agree(hello.terms) else { return };
-        let seal = FlowSeal::new(secrets, wire);
+        let Ok((socket, seal)) = flows.seal_arrived(stream, &hello) else { return };
         self.opener.take_in(&self.ports, flows, port, &hello, &socket);
         let flow = self.opener.next_flow();
-        let in_clear = wire.level == WireLevel::Clear;
+        let in_clear = seal.wire.level == WireLevel::Clear;
         let (socket, direction) =
             (socket.into(), FlowDirection::Send { weight: hello.weight_bytes, in_clear });
         let command = RailCommand::FlowUp { transfer, flow, socket, seal, direction };
@@ -296,19 +285,4 @@ impl Node {
             self.ports.command(port, transfer, TransferCommand::Flow(command));
         }
     }
-}
-
-/// Protects a flow that this node dialled, after what both ends said in its handshake: `told` is
-/// what this one said before the flow had its addresses, `demanded` what those ask for.
-fn sealed_flow(
-    stream: FlowStream,
-    told: FlowTerms,
-    demanded: FlowTerms,
-) -> Result<(OwnedFd, FlowSeal)> {
-    if told != demanded {
-        return Err(Error::new(Code::Refused, "the flow left this machine by another address"));
-    }
-    let FlowReply { terms } = control::decode(&stream.payload)?;
-    let wire = demanded.agree(terms)?;
-    Ok((stream.socket.into(), FlowSeal::new(stream.secrets, wire)))
 }

@@ -6,10 +6,12 @@ use std::path::Path;
 
 use affinity::PinningPolicy;
 
+use super::ciphers;
 use super::threads::ThreadCount;
 use crate::core::error::{Code, Error, Result};
-use crate::core::options::WireLevel;
+use crate::core::options::{TransferOptions, WireLevel};
 use crate::core::wire::control::{NodeAdvert, RailAdvert};
+use crate::core::wire::terms::{WirePolicy, WireRules};
 use crate::io::session::Key;
 use crate::io::store::RootOptions;
 #[cfg(test)]
@@ -86,6 +88,16 @@ impl NodeOptions {
             "{KEY_REMEDY}; --insecure-no-key, for a loopback address alone, lets in processes of \
              this user without one"
         )))
+    }
+
+    /// Returns what is demanded of the flows of a transfer, and why the transfer is refused, if it
+    /// is.
+    pub(super) fn wire_policy(&self, options: &TransferOptions) -> (WirePolicy, Option<Error>) {
+        let rules = WireRules { least: self.wire_min, ciphers: ciphers::available() };
+        match rules.policy(options) {
+            Ok(policy) => (policy, None),
+            Err(error) => (rules.strictest(), Some(error)),
+        }
     }
 
     /// The advert of this node.

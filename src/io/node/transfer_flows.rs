@@ -2,21 +2,23 @@
 //! stand, and what the report tells of each rail pair.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpStream};
 use std::time::Instant;
 
 use super::histories::RailPairHistory;
 use super::openings::FlowOpening;
 use super::routes::FlowRoute;
 use super::stuck::StuckData;
-use crate::core::error::{Code, Error};
+use crate::core::error::{Code, Error, Result};
 use crate::core::piece::{FlowCommand, FlowIx};
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::receiver::scheduler::SchedulerEvent;
+use crate::core::seal::FlowSeal;
 use crate::core::units::{NodeIx, human_bytes};
-use crate::core::wire::control::{FlowHello, PeerNode, Prepare};
-use crate::core::wire::terms::WirePolicy;
-use crate::io::session::{Key, is_loopback};
+use crate::core::wire::control;
+use crate::core::wire::control::{FlowHello, FlowReply, PeerNode, Prepare};
+use crate::core::wire::terms::{FlowTerms, WirePolicy};
+use crate::io::session::{FlowStream, Key, is_loopback};
 
 /// The flows of one transfer.
 pub(super) struct TransferFlows {
@@ -60,11 +62,6 @@ impl TransferFlows {
 
     pub(super) fn key(&self) -> &Key {
         &self.key
-    }
-
-    /// Returns the demands on the protection of a flow.
-    pub(super) fn wire(&self) -> WirePolicy {
-        self.wire
     }
 
     pub(super) fn ports(&self) -> &[usize] {
@@ -123,7 +120,7 @@ impl TransferFlows {
             weight_bytes: opening.weight_bytes,
             pace_bytes_per_second: opening.pace_bytes_per_second,
             silent_flows: history.map_or(0, RailPairHistory::silent_flows),
-            terms: self.wire.terms(is_loopback(way.address.ip())),
+            terms: self.terms(way),
         };
         Some((way, hello))
     }
@@ -187,6 +184,35 @@ impl TransferFlows {
     pub(super) fn stands(&mut self, flow: FlowIx, rail_pair: RailPair, port: usize) -> bool {
         self.flows.insert(flow, (rail_pair, port));
         self.peers.get(&rail_pair.sender).is_some_and(|peer| peer.relays)
+    }
+
+    /// Protects a flow that this node opened by `way`, after what both ends said in its handshake.
+    pub(super) fn seal_opened(
+        &self,
+        stream: FlowStream,
+        way: FlowRoute,
+    ) -> Result<(TcpStream, FlowSeal)> {
+        let demanded = self.wire.terms(stream.is_inside);
+        if demanded != self.terms(way) {
+            return Err(Error::new(Code::Refused, "the flow left this machine by another address"));
+        }
+        let FlowReply { terms } = control::decode(&stream.payload)?;
+        Ok((stream.socket, FlowSeal::new(stream.secrets, demanded.agree(terms)?)))
+    }
+
+    /// Protects a flow that a receiver has opened.
+    pub(super) fn seal_arrived(
+        &self,
+        stream: FlowStream,
+        hello: &FlowHello,
+    ) -> Result<(TcpStream, FlowSeal)> {
+        let wire = self.wire.terms(stream.is_inside).agree(hello.terms)?;
+        Ok((stream.socket, FlowSeal::new(stream.secrets, wire)))
+    }
+
+    /// What this node demands of a flow before it has its addresses.
+    fn terms(&self, way: FlowRoute) -> FlowTerms {
+        self.wire.terms(is_loopback(way.address.ip()))
     }
 
     /// The history of a rail pair that was wanted.

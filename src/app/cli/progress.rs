@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::ProgressMode;
+use crate::core::options::WireLevel;
 use crate::core::units::{BitRate, human_bytes};
 
 /// Progress of a transfer.
@@ -20,6 +21,9 @@ pub struct ProgressSnapshot {
     pub bytes_total: u64,
     /// During a comparison of replicas: bytes that senders have read for it, and their total.
     pub comparison: Option<(u64, u64)>,
+    /// Protection that the transfer asks for, or gets by its nodes' addresses; `None` until they are
+    /// known. A node may demand more.
+    pub wire: Option<WireLevel>,
     /// Progress of each node.
     pub per_node: Vec<NodeProgress>,
 }
@@ -205,7 +209,8 @@ fn whole_line(snapshot: &ProgressSnapshot, rate: Option<f64>) -> String {
     let Some(rate) = rate else { return format!("{done} of {total}") };
     let left_bytes = snapshot.bytes_total.saturating_sub(snapshot.bytes_done);
     let left = time_left(left_bytes as f64 / rate);
-    format!("{done} of {total}, {}, {left} left", BitRate((rate * 8.0) as u64))
+    let wire = snapshot.wire.map_or(String::new(), |level| format!(", {}", level.name()));
+    format!("{done} of {total}, {}, {left} left{wire}", BitRate((rate * 8.0) as u64))
 }
 
 /// Formats seconds for people; the remaining time of a stalled transfer is unknown.

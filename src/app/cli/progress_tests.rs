@@ -15,6 +15,7 @@ fn snapshot(bytes_done: u64, node_count: usize) -> ProgressSnapshot {
         bytes_done,
         bytes_total: 4 * GIB,
         comparison: None,
+        wire: None,
         per_node: (0..node_count).map(node).collect(),
     }
 }
@@ -26,6 +27,9 @@ fn a_line_has_bytes_rate_time_left_and_nodes() {
         line,
         "25 % 1.00 GiB of 4.00 GiB, 8.59 Gbit/s, 3s left; n0:1 1.00 GiB at 8.00 Gbit/s"
     );
+    let sealed = ProgressSnapshot { wire: Some(WireLevel::Sealed), ..snapshot(GIB, 0) };
+    let line = plain_line(&sealed, Some(GIB as f64));
+    assert_eq!(line, "25 % 1.00 GiB of 4.00 GiB, 8.59 Gbit/s, 3s left, sealed");
     assert_eq!(plain_line(&snapshot(0, 0), None), "0 % 0 B of 4.00 GiB");
     assert_eq!(plain_line(&ProgressSnapshot::default(), None), "100 % 0 B of 0 B");
     assert!(plain_line(&snapshot(GIB, 0), Some(0.0)).ends_with("unknown time left"));

@@ -105,8 +105,8 @@ impl TestRail {
                     self.machine.handle(self.now, RailEvent::RequestsSent { flow });
                 }
                 RailAction::ReceiveHeader { flow } => assert!(self.awaits_header.insert(flow)),
-                RailAction::ReceivePayload { slot, .. } => {
-                    let outcome = PayloadOutcome::Whole { intact: true };
+                RailAction::ReceivePayload { slot, landing } => {
+                    let outcome = PayloadOutcome::Whole { check: Some(landing.check) };
                     self.machine.handle(self.now, RailEvent::PayloadDone { slot, outcome });
                 }
                 RailAction::Write { slot, transfer, .. } => self.writing.push((slot, transfer)),

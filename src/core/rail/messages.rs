@@ -75,8 +75,8 @@ pub(crate) enum RailEvent {
 /// Outcome of receiving the payload of a piece.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum PayloadOutcome {
-    /// All of it; `intact` where its check is the header's.
-    Whole { intact: bool },
+    /// All of it, with its check where it is intact; `None` where it was changed.
+    Whole { check: Option<Check> },
     /// The flow broke before.
     Broken(Error),
 }
@@ -166,6 +166,7 @@ pub(crate) struct LandingPiece {
     pub(crate) transfer: TransferIx,
     pub(crate) flow: FlowPlace,
     pub(crate) piece: Piece,
+    /// That of its header; once the payload is here, its own.
     pub(crate) check: Check,
 }
 

@@ -190,11 +190,13 @@ impl ReceivingRail {
         let landing = self.landing_in(slot, LandingStage::Receiving);
         let LandingPiece { transfer, flow, piece, .. } = landing;
         match outcome {
-            PayloadOutcome::Whole { intact } if self.flows.get(flow).is_some() => {
+            PayloadOutcome::Whole { check } if self.flows.get(flow).is_some() => {
+                let intact = check.is_some();
                 let event = ReceiverEvent::Received { flow: flow.flow, piece, intact };
                 // The next header is awaited before the machine asks for more.
                 self.actions.push_back(RailAction::ReceiveHeader { flow });
-                if intact {
+                if let Some(check) = check {
+                    let landing = LandingPiece { check, ..landing };
                     self.landing[slot.at()] = Some((LandingStage::Writing, landing));
                     let cached = self.is_passed_on(transfer, piece.span);
                     let piece = piece.span;

@@ -275,7 +275,8 @@ impl SimRail {
         let transfer = transfers.get_mut(&landing.transfer).expect(KEPT);
         transfer.count_received(now, landing.piece.span.bytes());
         let intact = payload.is_intact(transfer.method, landing.piece.span, landing.check);
-        RailEvent::PayloadDone { slot, outcome: PayloadOutcome::Whole { intact } }
+        let check = intact.then_some(landing.check);
+        RailEvent::PayloadDone { slot, outcome: PayloadOutcome::Whole { check } }
     }
 
     fn write_done(

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::counters::NicCounters;
 use super::transfer_flows::TransferFlows;
 use super::usage;
+use crate::core::options::WireLevel;
 use crate::core::spec::RowRole;
 use crate::core::wire::control::{NodeStats, Prepare, RailStats, ToMaster};
 use crate::core::wire::terms::WirePolicy;
@@ -146,6 +147,12 @@ impl NodeTransfer {
             clock::stop_warning("the node", stopped).into_iter().collect();
         warnings.extend(self.flows.warnings(clock::awake(), nics));
         warnings
+    }
+
+    /// Protection of its least protected flow, if there was any.
+    pub(super) fn wire(&self) -> Option<WireLevel> {
+        let tallies = self.transfer_files.iter().flat_map(|transfer_files| &transfer_files.tallies);
+        tallies.filter_map(|tally| tally.wire.least()).map(|wire| wire.level).min()
     }
 
     /// Payload sent so far.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::node_transfer::NodeTransfer;
 use super::options::NodeOptions;
 use crate::core::error::{Code, Error};
+use crate::core::options::WireLevel;
 use crate::core::piece::TransferIx;
 use crate::core::spec::RowRole;
 use crate::core::wire::control::{Prepare, WireRow};
@@ -44,6 +45,7 @@ pub(super) fn log_end(transfer: TransferIx, node_transfer: &NodeTransfer, failur
         (transfer.0, &node_transfer.prepare.id, attempt(&node_transfer.prepare));
     let sent_bytes = node_transfer.sent_bytes();
     let received_bytes = node_transfer.moved_bytes().saturating_sub(sent_bytes);
+    let wire = node_transfer.wire().map_or("none", WireLevel::name);
     match failure {
         None => tracing::info!(
             transfer,
@@ -51,6 +53,7 @@ pub(super) fn log_end(transfer: TransferIx, node_transfer: &NodeTransfer, failur
             attempt,
             sent_bytes,
             received_bytes,
+            wire,
             "a transfer is complete"
         ),
         Some(Error { code: Code::Cancelled, message, .. }) => {
@@ -60,6 +63,7 @@ pub(super) fn log_end(transfer: TransferIx, node_transfer: &NodeTransfer, failur
                 attempt,
                 sent_bytes,
                 received_bytes,
+                wire,
                 "a transfer ends: {message}"
             );
         }
@@ -71,6 +75,7 @@ pub(super) fn log_end(transfer: TransferIx, node_transfer: &NodeTransfer, failur
                 attempt,
                 sent_bytes,
                 received_bytes,
+                wire,
                 status,
                 "a transfer fails: {message}"
             );

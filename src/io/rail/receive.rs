@@ -9,6 +9,7 @@ use super::operations::{
 };
 use super::slot_store::SlotStore;
 use crate::core::error::{Code, Error};
+use crate::core::options::WireLevel;
 use crate::core::piece::TransferIx;
 use crate::core::rail::{
     FlowPlace, KernelRoute, LandingPiece, PayloadOutcome, RailEvent, RailMachine, SlotIx,
@@ -156,10 +157,14 @@ impl ReceivingOps {
                 let (bytes, behind) = memory.as_mut_slice()[start..start + received]
                     .split_at_mut(piece_bytes(piece.span));
                 socket.early = EarlyHeader::new(behind);
-                let opened = socket.seal.opener.open_payload(bytes);
-                let intact = opened && state.files.method.of(piece.span, bytes) == check;
+                let seal = &mut socket.seal;
+                let opened = seal.opener.open_payload(bytes);
+                let computed = opened.then(|| state.files.method.of(piece.span, bytes));
                 state.tally().received(piece.span.bytes());
-                PayloadOutcome::Whole { intact }
+                // What opens is what was sent: its header has no check of its own.
+                let is_keyed = seal.wire.level > WireLevel::Clear;
+                let check = computed.filter(|computed| is_keyed || *computed == check);
+                PayloadOutcome::Whole { check }
             }
             // Nobody wants it any more.
             None => PayloadOutcome::Broken(closed()),

@@ -325,7 +325,8 @@ impl ReceiverWorld {
     fn payload(&mut self, rail: usize, slot: SlotIx, well: bool) {
         let LandingPiece { piece, check, .. } = self.rails[rail].receiving[&slot];
         let intact = well && check == check_of(self.kind, piece.span);
-        self.rails[rail].received(self.now, slot, PayloadOutcome::Whole { intact });
+        let check = intact.then_some(check);
+        self.rails[rail].received(self.now, slot, PayloadOutcome::Whole { check });
     }
 
     fn written(&mut self, rail: usize, at: usize) {

@@ -13,7 +13,8 @@ use crate::app::cli::{NodeProgress, ProgressDisplay, ProgressSnapshot, fail};
 use crate::app::transfer::{Settings, Transfer};
 use crate::core::error::{Error, Result};
 use crate::core::master::coordinator::Coordinator;
-use crate::core::options::{CheckKind, Scheduler, TransferOptions};
+use crate::core::master::peer::PeerRecord;
+use crate::core::options::{CheckKind, Scheduler, TransferOptions, WireLevel};
 use crate::core::report::Report;
 use crate::core::units::BitRate;
 
@@ -125,7 +126,10 @@ pub(super) fn own_program() -> Option<PathBuf> {
 
 /// Bytes of each node at the last update, and its rate since then.
 #[derive(Default)]
-struct NodeRates(BTreeMap<String, (Instant, u64, f64)>);
+struct NodeRates {
+    nodes: BTreeMap<String, (Instant, u64, f64)>,
+    wire: Option<WireLevel>,
+}
 
 impl NodeRates {
     fn snapshot(&mut self, now: Instant, coordinator: &Coordinator) -> ProgressSnapshot {
@@ -133,7 +137,7 @@ impl NodeRates {
         let per_node = peers.filter(|(entry, _)| entry.receives()).map(|(entry, peer)| {
             let name = entry.address.to_string();
             let (since, before, rate) =
-                self.0.entry(name.clone()).or_insert((now, peer.landed_bytes, 0.0));
+                self.nodes.entry(name.clone()).or_insert((now, peer.landed_bytes, 0.0));
             if peer.landed_bytes > *before {
                 *rate = (peer.landed_bytes - *before) as f64 * 8.0
                     / (now - *since).as_secs_f64().max(1e-3);
@@ -143,6 +147,21 @@ impl NodeRates {
         });
         let per_node = per_node.collect();
         let (bytes_done, bytes_total) = (coordinator.landed_bytes(), coordinator.wanted_bytes());
-        ProgressSnapshot { bytes_done, bytes_total, per_node, comparison: coordinator.comparison() }
+        self.wire = self.wire.or_else(|| usual_wire(coordinator));
+        let (comparison, wire) = (coordinator.comparison(), self.wire);
+        ProgressSnapshot { bytes_done, bytes_total, per_node, comparison, wire }
     }
+}
+
+/// Returns the protection that a transfer asks for, or that flows between its nodes' addresses have
+/// by themselves; `None` until all nodes have told theirs.
+fn usual_wire(coordinator: &Coordinator) -> Option<WireLevel> {
+    let asked = coordinator.terms().options().wire;
+    asked.or_else(|| {
+        let adverts: Option<Vec<_>> = coordinator.peers().iter().map(PeerRecord::advert).collect();
+        let adverts = adverts?;
+        let mut rails = adverts.iter().flat_map(|advert| &advert.rails);
+        let is_inside = rails.all(|rail| rail.address.ip().is_loopback());
+        Some(if is_inside { WireLevel::Clear } else { WireLevel::Sealed })
+    })
 }

@@ -315,6 +315,9 @@ pub struct BenchArgs {
     /// Check of the bytes after the network
     #[arg(long, value_enum, default_value_t = CheckKind::Crc64, value_name = "NAME")]
     pub check: CheckKind,
+    /// Protection of the bytes on the wire [default: sealed; clear between loopback addresses]
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub wire: Option<WireLevel>,
     /// Buffers of 1 MiB that each launched node keeps, 2 to 4096 [default: 16, shared by its NICs]
     #[arg(long, value_name = "N", value_parser = slots)]
     pub slots: Option<u32>,

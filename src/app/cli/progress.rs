@@ -21,8 +21,8 @@ pub struct ProgressSnapshot {
     pub bytes_total: u64,
     /// During a comparison of replicas: bytes that senders have read for it, and their total.
     pub comparison: Option<(u64, u64)>,
-    /// Protection that the transfer asks for, or gets by its nodes' addresses; `None` until they are
-    /// known. A node may demand more.
+    /// Protection that the transfer asks for, or gets by its nodes' addresses; `None` until they
+    /// are known. A node may demand more.
     pub wire: Option<WireLevel>,
     /// Progress of each node.
     pub per_node: Vec<NodeProgress>,

@@ -195,6 +195,7 @@ impl BenchRun<'_> {
             key_file: self.args.key_file.clone(),
             options: TransferOptions {
                 check: self.args.check,
+                wire: self.args.wire,
                 slots: self.args.slots,
                 rails_max: limits.nics,
                 threads_max: limits.threads,

@@ -1,23 +1,25 @@
 //! Commands and options, with their help texts.
 
 use std::ffi::OsString;
-use std::fmt;
+
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
-use std::str::FromStr;
+
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use super::bench_args::BenchArgs;
 pub use super::values::{
     BenchNodes, LaunchMethod, NodeDeath, NodeRate, PinArg, ProgressMode, ThreadsPerNic, VerifyArg,
 };
+use super::values::{duration, expect, rate, slots};
 use crate::app::cli::Operand;
 use crate::core::error::{Code, Error};
 use crate::core::options::{CheckKind, Cipher, DataPath, Scheduler, WireLevel};
 use crate::core::spec::NodeAddress;
-use crate::core::units::{BitRate, parse_duration, parse_rate, printable_lines};
+use crate::core::units::{BitRate, printable_lines};
 
 /// Moves a range of bytes from many nodes to many nodes as fast as their NICs allow.
 #[derive(Clone, Debug, Parser)]
@@ -289,53 +291,6 @@ pub struct PlanArgs {
     pub seed: u64,
 }
 
-/// Arguments of `bench`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct BenchArgs {
-    /// Senders: host:port, several separated by commas, hostlists such as dtn[01-04]:5000
-    #[arg(long, value_name = "NODES", value_parser = expect::<BenchNodes>)]
-    pub from: Option<BenchNodes>,
-    /// Receivers; a node may be on both sides, which loads both directions
-    #[arg(long, value_name = "NODES", value_parser = expect::<BenchNodes>)]
-    pub to: Option<BenchNodes>,
-    /// Duration of the measurement for each number of NICs; short runs before it find the amount of
-    /// data
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
-    pub seconds: Duration,
-    /// Line rate of every NIC in bits per second, if the kernel does not know it or is wrong
-    #[arg(long, value_name = "RATE", value_parser = rate)]
-    pub line_rate: Option<BitRate>,
-    /// Start of the nodes; with local and without names, one sender and one receiver on this
-    /// machine
-    #[arg(long, value_enum, default_value_t = LaunchMethod::None, value_name = "HOW")]
-    pub launch: LaunchMethod,
-    /// Key shared with the nodes: 64 hex digits in a file of mode 0600; keygen creates one
-    #[arg(long, value_name = "FILE")]
-    pub key_file: Option<PathBuf>,
-    /// Check of the bytes after the network
-    #[arg(long, value_enum, default_value_t = CheckKind::Crc64, value_name = "NAME")]
-    pub check: CheckKind,
-    /// Protection of the bytes on the wire [default: sealed; clear between loopback addresses]
-    #[arg(long, value_enum, value_name = "LEVEL")]
-    pub wire: Option<WireLevel>,
-    /// Buffers of 1 MiB that each launched node keeps, 2 to 4096 [default: 16, shared by its NICs]
-    #[arg(long, value_name = "N", value_parser = slots)]
-    pub slots: Option<u32>,
-    /// End with one JSON object on one line of standard output, instead of tables
-    #[arg(long)]
-    pub json: bool,
-    /// Measure over all NICs with 1, 2, … threads each, up to those of the nodes, and print the
-    /// sufficient --threads-per-nic
-    #[arg(long)]
-    pub threads: bool,
-    /// Draw Gbit/s over the number of NICs into FILE; replaces an existing file
-    #[arg(long, value_name = "FILE", conflicts_with = "threads")]
-    pub svg: Option<PathBuf>,
-    /// Progress on standard error
-    #[arg(long, value_enum, default_value_t = ProgressMode::Auto, value_name = "WHEN")]
-    pub progress: ProgressMode,
-}
-
 /// A kind of data that a node serves only if allowed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum AllowedKind {
@@ -453,24 +408,6 @@ fn operand() -> impl TypedValueParser<Value = Operand> {
         .try_map(|text| Operand::try_from(text).map_err(|expected| format!("expected {expected}")))
 }
 
-/// Parses a value. Types return the expected form; the user reads a sentence.
-fn expect<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|expected| format!("expected {expected}"))
-}
-
-fn rate(text: &str) -> Result<BitRate, String> {
-    parse_rate(text).map_err(|expected| format!("expected {expected}"))
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).map_err(|expected| format!("expected {expected}"))
-}
-
-fn slots(text: &str) -> Result<u32, String> {
-    let slots = text.parse().ok().filter(|slots| (SLOTS_MIN..=SLOTS_MAX).contains(slots));
-    slots.ok_or_else(|| format!("expected a number from {SLOTS_MIN} to {SLOTS_MAX}"))
-}
-
 const OPERANDS_HELP: &str = "\
 What to copy, and last where to
 
@@ -484,13 +421,6 @@ one file. Operands with different last names are several files.
 The last operand is a file, or a directory, which takes each file under its own name: one that \
 exists, or any path that ends with a slash. Directories are never made. Each of several hosts gets \
 a copy.";
-
-/// Smallest number of slots: a relay needs one to send from and one to receive into.
-const SLOTS_MIN: u32 = 2;
-
-/// Largest number of slots: 4 GiB of locked memory at 1 MiB each. If a NIC needs more, something
-/// else keeps it from being busy.
-const SLOTS_MAX: u32 = 4096;
 
 const EXIT_STATUS: &str = "Exit status: 0 complete, 1 internal, 2 usage or specification, 3 node \
                            unreachable or lost, 4 refused, 5 data source or destination, 6 \

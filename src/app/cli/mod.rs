@@ -10,6 +10,7 @@ pub mod operand;
 pub mod progress;
 pub mod support;
 
+mod bench_args;
 mod commands;
 mod root_arg;
 mod signals;

@@ -1,5 +1,6 @@
 //! Values of options.
 
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -258,6 +259,31 @@ const THREADS_PER_NIC_MAX: usize = 64;
 const NODE_RATE_EXPECTED: &str = "a node and a rate, such as n1:5000=100M or n1:5000=100M@2s";
 const NODE_DEATH_EXPECTED: &str = "a node and a time, such as n1:5000@500ms";
 const PIN_EXPECTED: &str = "auto, none, or CPUs such as 0-3,8";
+
+/// Parses a value. Types return the expected form; the user reads a sentence.
+pub(super) fn expect<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|expected| format!("expected {expected}"))
+}
+
+pub(super) fn rate(text: &str) -> Result<BitRate, String> {
+    parse_rate(text).map_err(|expected| format!("expected {expected}"))
+}
+
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|expected| format!("expected {expected}"))
+}
+
+pub(super) fn slots(text: &str) -> Result<u32, String> {
+    let slots = text.parse().ok().filter(|slots| (SLOTS_MIN..=SLOTS_MAX).contains(slots));
+    slots.ok_or_else(|| format!("expected a number from {SLOTS_MIN} to {SLOTS_MAX}"))
+}
+
+/// Smallest number of slots: a relay needs one to send from and one to receive into.
+const SLOTS_MIN: u32 = 2;
+
+/// Largest number of slots: 4 GiB of locked memory at 1 MiB each. If a NIC needs more, something
+/// else keeps it from being busy.
+const SLOTS_MAX: u32 = 4096;
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,55 @@
+//! Arguments of `bench`, with their help texts.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::values::{BenchNodes, LaunchMethod, ProgressMode, duration, expect, rate, slots};
+use crate::core::options::{CheckKind, WireLevel};
+use crate::core::units::BitRate;
+
+/// Arguments of `bench`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BenchArgs {
+    /// Senders: host:port, several separated by commas, hostlists such as dtn[01-04]:5000
+    #[arg(long, value_name = "NODES", value_parser = expect::<BenchNodes>)]
+    pub from: Option<BenchNodes>,
+    /// Receivers; a node may be on both sides, which loads both directions
+    #[arg(long, value_name = "NODES", value_parser = expect::<BenchNodes>)]
+    pub to: Option<BenchNodes>,
+    /// Duration of the measurement for each number of NICs; short runs before it find the amount of
+    /// data
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub seconds: Duration,
+    /// Line rate of every NIC in bits per second, if the kernel does not know it or is wrong
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub line_rate: Option<BitRate>,
+    /// Start of the nodes; with local and without names, one sender and one receiver on this
+    /// machine
+    #[arg(long, value_enum, default_value_t = LaunchMethod::None, value_name = "HOW")]
+    pub launch: LaunchMethod,
+    /// Key shared with the nodes: 64 hex digits in a file of mode 0600; keygen creates one
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Check of the bytes after the network
+    #[arg(long, value_enum, default_value_t = CheckKind::Crc64, value_name = "NAME")]
+    pub check: CheckKind,
+    /// Protection of the bytes on the wire [default: sealed; clear between loopback addresses]
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub wire: Option<WireLevel>,
+    /// Buffers of 1 MiB that each launched node keeps, 2 to 4096 [default: 16, shared by its NICs]
+    #[arg(long, value_name = "N", value_parser = slots)]
+    pub slots: Option<u32>,
+    /// End with one JSON object on one line of standard output, instead of tables
+    #[arg(long)]
+    pub json: bool,
+    /// Measure over all NICs with 1, 2, … threads each, up to those of the nodes, and print the
+    /// sufficient --threads-per-nic
+    #[arg(long)]
+    pub threads: bool,
+    /// Draw Gbit/s over the number of NICs into FILE; replaces an existing file
+    #[arg(long, value_name = "FILE", conflicts_with = "threads")]
+    pub svg: Option<PathBuf>,
+    /// Progress on standard error
+    #[arg(long, value_enum, default_value_t = ProgressMode::Auto, value_name = "WHEN")]
+    pub progress: ProgressMode,
+}

@@ -49,17 +49,32 @@ impl Lab {
         let key = lab.path("key");
         assert_eq!(code(&run(&mut cep_fast(&["keygen", key.to_str().unwrap()]))), 0);
         for node in 1..=nodes {
-            let daemon = lab.daemon(node);
+            let daemon = lab.daemon(node, lab.inside(node), &[]);
             lab.daemons.push(daemon);
         }
         Some(lab)
     }
 
-    fn daemon(&self, node: u32) -> Child {
+    /// Starts a node's daemon anew, with `more` arguments and its log in the file `logN`.
+    pub(crate) fn restart(&mut self, node: u32, more: &[&str]) {
+        let place = node as usize - 1;
+        self.daemons[place].kill().unwrap();
+        self.daemons[place].wait().unwrap();
         let mut command = self.inside(node);
+        command.stderr(fs::File::create(self.path(&format!("log{node}"))).unwrap());
+        self.daemons[place] = self.daemon(node, command, more);
+    }
+
+    /// Returns what a node that was started anew has logged.
+    pub(crate) fn log(&self, node: u32) -> String {
+        fs::read_to_string(self.path(&format!("log{node}"))).unwrap()
+    }
+
+    fn daemon(&self, node: u32, mut command: Command, more: &[&str]) -> Child {
         command
             .args(["node", "--listen", &format!("{}:7000", address(node, 0)), "--root"])
-            .arg(self.folder.path());
+            .arg(self.folder.path())
+            .args(more);
         let mut child =
             command.arg("--key-file").arg(self.path("key")).stdout(Stdio::piped()).spawn().unwrap();
         ready_address(&mut child);

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(dead_code, reason = "every test file uses its part")]
 
+pub(crate) mod capture;
 pub(crate) mod disk;
 pub(crate) mod lab;
 pub(crate) mod proxy;
+pub(crate) mod stranger;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

@@ -113,17 +113,17 @@ impl FrameOpener {
     /// Opens the next header.
     ///
     /// # Errors
-    /// `SealBroken` if it is not the one that the peer has sealed next; others if it is no header.
-    /// The flow cannot go on then: nobody knows where the next frame begins.
-    ///
-    /// # Panics
-    /// If the payload of the frame before was not opened.
+    /// `SealBroken` if it is not the one that the peer has sealed next; others if it is no header,
+    /// or if the frame before announced a payload that was not opened: who expects requests reads
+    /// none. The flow cannot go on then: nobody knows where the next frame begins.
     pub(crate) fn open_header(
         &mut self,
         header: &mut [u8; FRAME_BYTES],
     ) -> Result<Frame, WireError> {
         let Some(direction) = &mut self.keyed else { return Frame::decode(header) };
-        assert!(self.payload.is_none(), "the payload of the frame before was not opened");
+        if self.payload.is_some() {
+            return Err(WireError::Contradiction { field: "a header in the place of a payload" });
+        }
         let nonces = direction.next_frame(0);
         let (fields, tag) = header.split_at_mut(FIELDS_BYTES);
         if !direction.open(nonces.header, tag, fields) {

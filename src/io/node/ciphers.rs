@@ -3,7 +3,7 @@
 use crate::core::options::Cipher;
 use crate::core::wire::terms::CipherSet;
 
-/// Returns them. Without its instructions AES is slower than ChaCha20, or leaks keys by its timing.
+/// Returns them. Without its instructions AES is slower than `ChaCha20`, or leaks keys by timing.
 pub(super) fn available() -> CipherSet {
     let chacha = Cipher::ChaCha20Poly1305;
     if has_aes() { CipherSet::of([Cipher::Aes256Gcm, chacha]) } else { CipherSet::of([chacha]) }

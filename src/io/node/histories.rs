@@ -22,7 +22,13 @@ pub(super) struct RailPairHistory {
     late: Option<(Duration, String)>,
     /// Pieces, and parts of pieces, that arrived changed.
     changed: u64,
+    /// Headers that did, each of which has ended its flow.
+    changed_headers: u64,
 }
+
+/// Who may have changed what arrived changed, for warnings.
+pub(super) const CHANGERS: &str = "somebody or something between them changes bytes: a program, a \
+                                   switch, a cable or a NIC";
 
 impl RailPairHistory {
     pub(super) fn new(nic: String, address: SocketAddr) -> RailPairHistory {
@@ -35,6 +41,7 @@ impl RailPairHistory {
             asked: None,
             late: None,
             changed: 0,
+            changed_headers: 0,
         }
     }
 
@@ -62,6 +69,7 @@ impl RailPairHistory {
     pub(super) fn failed(&mut self, error: &Error) {
         self.silent_flows += u32::from(error.code == Code::Stalled && !self.has_brought);
         self.asked = None;
+        self.changed_headers += u64::from(error.code == Code::Integrity);
         if error.code != Code::Cancelled && !self.has_brought {
             self.trouble = Some(error.to_string());
         }
@@ -74,13 +82,17 @@ impl RailPairHistory {
 
     /// The warning of the report about bytes that changed on the way, with the peer's name.
     pub(super) fn changed_warning(&self, peer: &str) -> Option<String> {
-        let RailPairHistory { nic, address, changed, .. } = self;
-        (*changed > 0).then(|| {
-            format!(
-                "{nic}: {changed} pieces from {address} of {peer} arrived changed and were \
-                 requested again; a NIC, cable or switch between them changes bytes"
-            )
-        })
+        let RailPairHistory { nic, address, changed, changed_headers, .. } = self;
+        let what = match (changed, changed_headers) {
+            (0, 0) => return None,
+            (pieces, 0) => format!("{pieces} pieces"),
+            (0, headers) => format!("{headers} frame headers"),
+            (pieces, headers) => format!("{pieces} pieces and {headers} frame headers"),
+        };
+        Some(format!(
+            "{nic}: {what} from {address} of {peer} arrived changed and were requested again; \
+             {CHANGERS}"
+        ))
     }
 
     pub(super) fn came_up(&mut self, took: Duration, how: String) {
@@ -121,6 +133,7 @@ impl RailPairHistory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::wire::WireError;
 
     #[test]
     fn a_nic_that_changes_bytes_is_named() {
@@ -130,6 +143,20 @@ mod tests {
         history.changed();
         let warning = history.changed_warning("a:1").unwrap_or_default();
         assert!(warning.starts_with("eth1: 2 pieces from 10.0.1.1:1001 of a:1"), "{warning}");
+    }
+
+    /// The flow that it ended was opened again, and the report said nothing.
+    #[test]
+    fn a_nic_over_which_the_seal_of_a_header_broke_is_named() {
+        let mut history = RailPairHistory::new("eth1".into(), ([10, 0, 1, 1], 1001).into());
+        history.failed(&Error::new(Code::Unreachable, "the peer closed the flow"));
+        assert_eq!(history.changed_warning("a:1"), None);
+        history.failed(&Error::from(WireError::SealBroken));
+        let warning = history.changed_warning("a:1").unwrap_or_default();
+        assert!(warning.starts_with("eth1: 1 frame headers from 10.0.1.1:1001 of"), "{warning}");
+        history.changed();
+        let warning = history.changed_warning("a:1").unwrap_or_default();
+        assert!(warning.starts_with("eth1: 1 pieces and 1 frame headers from"), "{warning}");
     }
 
     #[test]

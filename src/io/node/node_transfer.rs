@@ -1,11 +1,13 @@
 //! One transfer as the control thread carries it out: its files, its flows, and its counts. What it
 //! does next is decided by the node's machine.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::counters::NicCounters;
+use super::histories::CHANGERS;
 use super::transfer_flows::TransferFlows;
 use super::usage;
 use crate::core::options::WireLevel;
@@ -146,6 +148,7 @@ impl NodeTransfer {
         let mut warnings: Vec<String> =
             clock::stop_warning("the node", stopped).into_iter().collect();
         warnings.extend(self.flows.warnings(clock::awake(), nics));
+        warnings.extend(self.request_warnings(nics));
         warnings
     }
 
@@ -153,6 +156,21 @@ impl NodeTransfer {
     pub(super) fn wire(&self) -> Option<WireLevel> {
         let tallies = self.transfer_files.iter().flat_map(|transfer_files| &transfer_files.tallies);
         tallies.filter_map(|tally| tally.wire.least()).map(|wire| wire.level).min()
+    }
+
+    /// Warnings about requests that arrived changed. The threads of one NIC count as one.
+    fn request_warnings(&self, nics: &[&str]) -> impl Iterator<Item = String> {
+        let mut counts = BTreeMap::new();
+        for &port in self.flows.ports() {
+            let tally = self.transfer_files.as_ref().map(|files| &files.tallies[port]);
+            let of_port = tally.map(|tally| tally.changed_requests.counts()).unwrap_or_default();
+            for (receiver, count) in of_port {
+                *counts.entry((nics[port].to_owned(), receiver)).or_insert(0) += count;
+            }
+        }
+        counts.into_iter().map(|((nic, receiver), count): (_, u64)| {
+            format!("{nic}: {count} requests of {receiver} arrived changed; {CHANGERS}")
+        })
     }
 
     /// Payload sent so far.

@@ -1,6 +1,7 @@
 //! The loop of a rail: commands in, the machine asked, operations submitted, completions handled.
 
 use std::collections::VecDeque;
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -141,7 +142,12 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
     ) {
         let now = self.ops.clock.now();
         let Some(flow) = self.machine.flow_up(now, transfer, flow, direction) else { return };
-        let file = match self.ops.io.register(socket) {
+        let stream = TcpStream::from(socket);
+        let receiver = match direction {
+            FlowDirection::Send { .. } => stream.peer_addr().ok().map(|peer| peer.ip()),
+            FlowDirection::Receive { .. } => None,
+        };
+        let file = match self.ops.io.register(stream.into()) {
             Ok(file) => file,
             Err(error) => {
                 let error = Error::new(Code::Unreachable, error.to_string());
@@ -166,6 +172,7 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
             early: EarlyHeader::default(),
             requests: None,
             partial_bytes: 0,
+            receiver,
             seal,
         });
     }

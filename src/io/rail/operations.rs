@@ -2,6 +2,7 @@
 //! of flows.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ring::{Errno, FileId, RingIo, RingOp, Slot, SlotPool};
@@ -59,6 +60,8 @@ pub(super) struct FlowSocket {
     pub(super) requests: Option<Slot>,
     /// Bytes of a request that has not wholly arrived, at the front of that buffer.
     pub(super) partial_bytes: usize,
+    /// The address of the receiver, of a flow that sends.
+    pub(super) receiver: Option<IpAddr>,
     /// Protection of its frames.
     pub(super) seal: FlowSeal,
 }

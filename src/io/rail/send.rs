@@ -89,9 +89,7 @@ impl SendingOps {
         for header in headers {
             match ops.socket(flow)?.seal.opener.open_header(header) {
                 Ok(frame) => machine.handle(ops.clock.now(), RailEvent::Request { flow, frame }),
-                Err(error) => {
-                    return Some(RailEvent::FlowBroken { flow, error: Error::from(error) });
-                }
+                Err(error) => return Some(request_refused(ops, flow, Error::from(error))),
             }
         }
         buffer.as_mut_slice().copy_within(whole..filled, 0);
@@ -402,6 +400,18 @@ impl SendingOps {
         let op = RingOp::Send { file, slot, range: 0..FRAME_BYTES, more: false };
         ops.submit_on(flow, OpContext::Refusal { flow }, op)
     }
+}
+
+/// Ends a flow on which no request arrived where one should have.
+fn request_refused<I: RingIo>(ops: &mut RailOps<I>, flow: FlowPlace, error: Error) -> RailEvent {
+    let socket = ops.socket(flow).map(|socket| (socket.transfer, socket.receiver));
+    if error.code == Code::Integrity
+        && let Some((transfer, Some(receiver))) = socket
+        && let Some(state) = ops.transfers.get(&transfer)
+    {
+        state.tally().changed_requests.note(receiver);
+    }
+    RailEvent::FlowBroken { flow, error }
 }
 
 pub(super) fn refusal_sent(flow: FlowPlace, result: Result<u32, Errno>) -> RailEvent {

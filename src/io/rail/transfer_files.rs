@@ -1,8 +1,10 @@
 //! One transfer's data as the node's rails see it: which row holds a piece, and which files and
 //! offsets that means.
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crossbeam_utils::CachePadded;
 
@@ -132,6 +134,25 @@ pub(crate) struct RailTally {
     pub(crate) paths: PathStats,
     /// Protection of the flows that carried them.
     pub(crate) wire: WireTally,
+    /// Requests that arrived changed.
+    pub(crate) changed_requests: ChangedRequests,
+}
+
+/// Requests that arrived changed, by the address of the receiver that they are of. Each has ended
+/// its flow.
+#[derive(Debug, Default)]
+pub(crate) struct ChangedRequests(Mutex<BTreeMap<IpAddr, u64>>);
+
+impl ChangedRequests {
+    /// A request arrived changed.
+    pub(super) fn note(&self, receiver: IpAddr) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(receiver).or_default() += 1;
+    }
+
+    /// Returns how many of each receiver did.
+    pub(crate) fn counts(&self) -> BTreeMap<IpAddr, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Protection of the flows of one rail and transfer: that of the least protected one.

@@ -194,7 +194,7 @@ impl NoiseHandshake {
         noise: Box<HandshakeState>,
         bytes: &[u8],
     ) -> Result<HandshakeStep> {
-        match PreambleReply::decode(bytes)? {
+        match PreambleReply::decode(bytes).map_err(unproven)? {
             PreambleReply::Accepted { version, handshake_bytes } => {
                 let spoken = VERSIONS.min <= version && version <= VERSIONS.max;
                 let bytes = usize::from(handshake_bytes);
@@ -214,7 +214,7 @@ impl NoiseHandshake {
         door: &dyn KeyAuthenticator,
         is_inside: bool,
     ) -> Result<HandshakeStep> {
-        let preamble = Preamble::decode(bytes)?;
+        let preamble = Preamble::decode(bytes).map_err(unproven)?;
         let message_bytes = usize::from(preamble.handshake_bytes);
         if !(OVERHEAD_BYTES..=OVERHEAD_BYTES + HELLO_BYTES_MAX).contains(&message_bytes) {
             return Err(nonsense());
@@ -345,6 +345,12 @@ fn refused(kind: ConnectionKind, refusal: VersionRefusal) -> Error {
 pub(super) fn other_user(what: &str) -> Error {
     Error::new(Code::Refused, what)
         .remedy("make a key with `cep-fast keygen FILE` and give both sides --key-file FILE")
+}
+
+/// Returns the error for bytes in clear that mean nothing. Somebody without the key may have sent
+/// or changed them: it is no fault of either end.
+fn unproven(error: WireError) -> Error {
+    Error { code: Code::Unreachable, ..Error::from(error) }
 }
 
 fn nonsense() -> Error {

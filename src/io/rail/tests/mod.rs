@@ -4,7 +4,7 @@
 mod counting;
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -26,6 +26,7 @@ use crate::core::spec::DataUri;
 use crate::core::store::file_layout::FileLayout;
 use crate::core::store::writer::WriterRole;
 use crate::core::units::{MIB, Span};
+use crate::core::wire::Check;
 use crate::core::wire::frame::{FRAME_BYTES, Frame, FrameKind};
 use crate::core::wire::terms::WireAgreement;
 use crate::io::clock::Clock;
@@ -281,6 +282,36 @@ fn who_reads_no_answers_is_cut_off_when_too_many_wait() {
     });
     let ended = ended.expect("the rail closes the flow").kind();
     assert!(matches!(ended, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{ended:?}");
+}
+
+/// A receiver sent two headers of data where it should have requested: the rail that sent to it
+/// panicked, and with it failed the transfers of all others.
+#[test]
+fn a_receiver_that_sends_data_is_closed_and_the_rail_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (rail, events) =
+        rail(RailSize { slots: 2, receives: false, sends: true, block_bytes: MIB });
+    let (transfer_files, _) = files_of_both_ends(folder.path(), None, MIB);
+    rail.tell(RailCommand::Join { transfer: TRANSFER, rail: 0, transfer_files, silence: STEP });
+    let (mut dialled, accepted) = connection();
+    let wire = WireAgreement { level: WireLevel::Sealed, cipher: Cipher::Aes256Gcm };
+    let [seal, mut peer] = FlowSeal::pair(wire);
+    let direction = FlowDirection::Send { weight: 1, in_clear: false };
+    let (transfer, flow, socket) = (TRANSFER, FLOW, accepted.into());
+    rail.tell(RailCommand::FlowUp { transfer, flow, socket, seal, direction });
+    let mut headers = [[0; FRAME_BYTES]; 2];
+    for header in &mut headers {
+        let frame = Frame::new(FrameKind::Data(Check::None), 1, Span::of(0, 16));
+        peer.sealer.seal(&frame, header, &mut [0; 16]);
+    }
+    dialled.set_read_timeout(Some(STEP)).unwrap();
+    dialled.write_all(headers.as_flattened()).unwrap();
+    let heard = dialled.read(&mut [0; FRAME_BYTES]);
+    let is_closed = |error: &std::io::Error| error.kind() == ErrorKind::ConnectionReset;
+    assert!(heard.as_ref().map_or_else(is_closed, |bytes| *bytes == 0), "{heard:?}");
+    rail.tell(command(TransferCommand::Drain));
+    let notice = events.recv_timeout(STEP).unwrap().0;
+    assert!(matches!(notice, RailNotice::Drained { transfer: TRANSFER }), "{notice:?}");
 }
 
 /// The largest blocks, and many slots of the usual ones, were more than one registered buffer may

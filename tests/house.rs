@@ -21,7 +21,7 @@ const WINGS: [(&str, &[&str]); 4] =
 
 /// Rooms that each room may use, besides the crates under this one. A room may only use those above
 /// it, so that no two use each other.
-const ARROWS: [(&str, &[&str]); 35] = [
+const ARROWS: [(&str, &[&str]); 36] = [
     ("core/units", &[]),
     ("core/error", &["core/units"]),
     ("core/options", &["core/units"]),
@@ -90,12 +90,14 @@ const ARROWS: [(&str, &[&str]); 35] = [
         &["core/error", "core/options", "core/spec", "core/store", "core/units", "random"],
     ),
     ("io/session", &["core/error", "core/seal", "core/wire"]),
+    ("io/confine", &["core/error"]),
     ("io/rail", &["core", "io/clock", "io/log", "io/store", "ring", "affinity"]),
     (
         "io/node",
         &[
             "core",
             "io/clock",
+            "io/confine",
             "io/log",
             "io/rail",
             "io/session",

@@ -248,7 +248,8 @@ fn a_root_is_the_directory_that_has_its_path_when_a_transfer_begins() {
     let home = folder();
     let root = home.path().join("root");
     fs::create_dir(&root).unwrap();
-    let (a, b) = (Daemon::start(home.path(), &[]), Daemon::start(&root, &[]));
+    // One that is confined is bound to the directory of its start: tests/confinement.rs.
+    let (a, b) = (Daemon::start(home.path(), &[]), Daemon::start(&root, &["--confine", "off"]));
     let spec = "id root\nwriter {a} pattern:3 0 0-99999\nreader {b} file:///x 0 0-99999\n";
     let copied = |what: &str| {
         let output = run_with([&a, &b], home.path(), spec, &[]);

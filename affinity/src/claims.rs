@@ -15,7 +15,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 
 /// The shared file of a machine. It stays empty.
-const SHARED_FILE: &str = "/dev/shm/cep-fast.cpus";
+pub const CLAIMS_FILE: &str = "/dev/shm/cep-fast.cpus";
 /// Pinned threads of a CPU that are told apart.
 const THREADS_MAX: usize = 8;
 /// CPUs that are told apart.
@@ -46,7 +46,7 @@ impl CpuClaim {
 impl Default for CpuClaims {
     /// Returns the claims of all processes of this machine.
     fn default() -> CpuClaims {
-        CpuClaims::at(Path::new(SHARED_FILE))
+        CpuClaims::at(Path::new(CLAIMS_FILE))
     }
 }
 
@@ -55,6 +55,12 @@ impl CpuClaims {
     #[must_use]
     pub fn at(path: &Path) -> CpuClaims {
         CpuClaims { path: path.to_owned() }
+    }
+
+    /// Makes the shared file, if it is missing: a process that is confined later can make none.
+    /// Where it cannot be made, nobody knows of anybody else.
+    pub fn make(&self) {
+        let _ = self.open();
     }
 
     /// Takes the first of these CPUs that nobody has; where each is somebody's, the first of those

@@ -24,7 +24,7 @@ mod nics;
 mod placement;
 mod sysfs;
 
-pub use claims::{CpuClaim, CpuClaims};
+pub use claims::{CLAIMS_FILE, CpuClaim, CpuClaims};
 pub use cpus::{PinError, cpus_allowed, parse_cpus, pin};
 #[cfg(feature = "hwloc")]
 pub use hwloc::{HwlocTopology, NicPlace};

@@ -3,12 +3,14 @@
 //!
 //! - [`clock`], [`log`], [`system_calls`]: time, lines on standard error, errors in words
 //! - [`store`]: sources and destinations
+//! - [`confine`]: what the kernel lets this process do
 //! - [`session`]: one secured connection
 //! - [`rail`]: one thread, one ring, one NIC
 //! - [`node`], [`master`]: the two event loops
 //! - [`launch`]: starting nodes
 
 pub(crate) mod clock;
+pub(crate) mod confine;
 pub(crate) mod launch;
 pub(crate) mod log;
 pub(crate) mod master;

@@ -12,7 +12,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use super::bench_args::BenchArgs;
 pub use super::values::{
-    BenchNodes, LaunchMethod, NodeDeath, NodeRate, PinArg, ProgressMode, ThreadsPerNic, VerifyArg,
+    BenchNodes, ConfineArg, LaunchMethod, NodeDeath, NodeRate, PinArg, ProgressMode, ThreadsPerNic,
+    VerifyArg,
 };
 use super::values::{duration, expect, rate, slots};
 use crate::app::cli::Operand;
@@ -324,6 +325,10 @@ pub struct NodeArgs {
     /// root), `devices` are block devices below the root
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
     pub allow: Vec<AllowedKind>,
+    /// Have the kernel keep the node from files outside its roots and from calls that it does not
+    /// need
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = ConfineArg::Auto)]
+    pub confine: ConfineArg,
     /// Key shared with masters and nodes: 64 hex digits in a file of mode 0600; keygen creates one
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,

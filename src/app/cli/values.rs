@@ -120,6 +120,17 @@ pub enum VerifyArg {
     Replicas,
 }
 
+/// Confinement of a node by the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum ConfineArg {
+    /// As far as the kernel can
+    Auto,
+    /// Not at all
+    Off,
+    /// Wholly, or the node does not start
+    Required,
+}
+
 /// Modes of the progress display.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum ProgressMode {

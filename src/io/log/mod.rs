@@ -61,16 +61,11 @@ enum LogItem {
     Flush(Sender<()>),
 }
 
-/// Starts the log with all events from level `least` up. A process has one log: later calls are
+/// Begins the log with all events from level `least` up. A process has one log: later calls are
 /// ignored.
 pub(crate) fn install(options: LogOptions, least: Level) {
     if OPTIONS.set(options).is_err() {
         return;
-    }
-    let (queue, lines) = bounded(LINES_MAX);
-    // Without a thread, each logging thread writes its own lines.
-    if std::thread::Builder::new().name("log".into()).spawn(move || write_all(&lines)).is_ok() {
-        let _ = QUEUE.set(queue);
     }
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(least)
@@ -80,6 +75,18 @@ pub(crate) fn install(options: LogOptions, least: Level) {
         .finish();
     // An existing subscriber of the process stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// Has lines written by a thread of their own from now on. Before, and where no thread can be made,
+/// each thread writes its own.
+pub(crate) fn write_apart() {
+    if OPTIONS.get().is_none() || QUEUE.get().is_some() {
+        return;
+    }
+    let (queue, lines) = bounded(LINES_MAX);
+    if std::thread::Builder::new().name("log".into()).spawn(move || write_all(&lines)).is_ok() {
+        let _ = QUEUE.set(queue);
+    }
 }
 
 /// Returns the arguments that make launched nodes log like this process.

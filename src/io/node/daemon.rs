@@ -19,13 +19,14 @@ use super::port_rails::RailSerial;
 use super::port_set::PortSet;
 use super::sessions::SessionRole;
 use super::transfer_flows::TransferFlows;
-use super::{ports, transfer_log};
+use super::{confinement, ports, transfer_log};
 use crate::core::error::{Code, Error, Result};
 use crate::core::node::machine::{JobAnswer, NodeEvent, NodeMachine};
 use crate::core::node::ready_line;
 use crate::core::piece::TransferIx;
 use crate::core::rail::RailNotice;
 use crate::io::clock::{Clock, LOOK_EVERY, awake, wait_until};
+use crate::io::confine::Confinement;
 use crate::io::log;
 use crate::io::rail::transfer_files::TransferFiles;
 use crate::io::session::{descriptors, strangers};
@@ -55,6 +56,7 @@ pub(super) struct Node {
     stopped: Arc<AtomicBool>,
     pub(super) ends: bool,
     pub(super) workers: FileWorkers,
+    confinement: Confinement,
 }
 
 /// Ends a node in good order, from any thread.
@@ -95,7 +97,10 @@ pub(crate) fn run(
 }
 
 impl Node {
-    fn new(options: NodeOptions, on_start: impl FnOnce(NodeStop) -> Result<()>) -> Result<Node> {
+    fn new(
+        mut options: NodeOptions,
+        on_start: impl FnOnce(NodeStop) -> Result<()>,
+    ) -> Result<Node> {
         let descriptors = descriptors::raise(u64::MAX);
         // Each transfer opens them; that they are there is found out now.
         options.roots.check()?;
@@ -111,6 +116,9 @@ impl Node {
         let post = EventSender::new(notes, waker);
         let stopped = Arc::new(AtomicBool::new(false));
         let stop = NodeStop { stopped: Arc::clone(&stopped), post: post.clone() };
+        // All that only an unconfined process can do is done, and there is no other thread yet.
+        let confinement = confinement::begin(&mut options)?;
+        log::write_apart();
         on_start(stop)?;
         let clock = Clock::start();
         let ports = PortSet::new(ports, clock, post.clone());
@@ -137,6 +145,7 @@ impl Node {
             ends: false,
             workers: FileWorkers::start(&options, post)?,
             options,
+            confinement,
         })
     }
 
@@ -150,7 +159,7 @@ impl Node {
         let mut out = std::io::stdout().lock();
         let _ = writeln!(out, "{}", ready_line::print(address)).and_then(|()| out.flush());
         drop(out);
-        transfer_log::log_start(address, self.ports.nics(), &self.options);
+        transfer_log::log_start(address, self.ports.nics(), &self.options, &self.confinement);
         Ok(())
     }
 

@@ -17,6 +17,7 @@
 //!   each; `threads`: how many of them each NIC gets; `slots`: how large they are
 //! - `file_workers`: work on files; `workers`: threads for what may block; `file_budget`:
 //!   descriptors for the files of transfers
+//! - `confinement`: what a node may open once it listens
 //! - `inbox`: what rails and workers tell the control thread
 //!
 //! One transfer:
@@ -40,6 +41,7 @@
 
 mod ciphers;
 mod claims;
+mod confinement;
 mod control;
 mod counters;
 mod daemon;

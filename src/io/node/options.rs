@@ -12,6 +12,7 @@ use crate::core::error::{Code, Error, Result};
 use crate::core::options::{TransferOptions, WireLevel};
 use crate::core::wire::control::{NodeAdvert, RailAdvert};
 use crate::core::wire::terms::{WirePolicy, WireRules};
+use crate::io::confine::ConfineMode;
 use crate::io::session::Key;
 use crate::io::store::RootOptions;
 #[cfg(test)]
@@ -26,6 +27,8 @@ pub(crate) struct NodeOptions {
     pub(crate) listen: SocketAddr,
     /// Directories to serve and to write below, with the rights there.
     pub(crate) roots: RootOptions,
+    /// Whether the kernel keeps the node from all that it does not need.
+    pub(crate) confine: ConfineMode,
     /// The site key; the open one where there is none.
     pub(crate) key: Key,
     /// The least protection of the bytes on the wire.
@@ -127,6 +130,7 @@ impl NodeOptions {
                 allowed: AllowedKinds::ALL,
                 rights: RootRights::ALL,
             },
+            confine: ConfineMode::Off,
             key: Key::open(),
             wire_min: WireLevel::Clear,
             launched: false,

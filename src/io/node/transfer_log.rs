@@ -10,16 +10,26 @@ use crate::core::options::WireLevel;
 use crate::core::piece::TransferIx;
 use crate::core::spec::RowRole;
 use crate::core::wire::control::{Prepare, WireRow};
+use crate::io::confine::{ConfineMode, Confinement};
 use crate::io::log;
 
 /// The node listens; `nics` are the names of its ports' NICs.
-pub(super) fn log_start(address: SocketAddr, mut nics: Vec<&str>, options: &NodeOptions) {
+pub(super) fn log_start(
+    address: SocketAddr,
+    mut nics: Vec<&str>,
+    options: &NodeOptions,
+    confinement: &Confinement,
+) {
     let threads = nics.len();
     nics.dedup();
     let roots: Vec<String> = options.roots.declared.iter().map(ToString::to_string).collect();
     let (root, key) = (roots.join(" "), !options.key.is_open());
-    let wire_min = options.wire_min.name();
-    tracing::info!(%address, %root, key, wire_min, nics = nics.join(","), threads, "listens");
+    let (wire_min, nics) = (options.wire_min.name(), nics.join(","));
+    let confined = confinement.to_string();
+    tracing::info!(%address, %root, key, wire_min, nics, threads, confined, "listens");
+    if let Some(why) = confinement.obstacle().filter(|_| options.confine != ConfineMode::Off) {
+        tracing::warn!("the kernel does not confine this node wholly: {why}");
+    }
 }
 
 /// A master has a transfer prepared here.

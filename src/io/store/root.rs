@@ -5,7 +5,7 @@
 //! a component at a time.
 //!
 //! A root is opened for each transfer, so the next one sees what was mounted on it, or made anew
-//! under its name.
+//! under its name. A node that the kernel confines may not open that, and says so.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -77,8 +77,8 @@ impl RootPlace {
         Ok((path, directory))
     }
 
-    /// The kernel opens nothing in a directory that the node was not confined to. What was mounted
-    /// on that one is below it.
+    /// The kernel opens nothing in a directory that the node was not confined to, also not in one
+    /// that was mounted on its root.
     fn check_not_replaced(&self, directory: &OwnedFd, confined_to: (u64, u64)) -> Result<()> {
         let is_same = fstat(directory).is_ok_and(|now| identity(&now) == confined_to);
         let listed = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -88,7 +88,8 @@ impl RootPlace {
         }
         let RootPlace { name, directory, .. } = self;
         let what = format!(
-            "root {name} was replaced since the node started: {} is another directory now",
+            "root {name} was replaced since the node started: {} is another directory now, made \
+             anew or mounted",
             directory.display()
         );
         Err(Error::new(Code::Refused, what).remedy("restart the node"))

@@ -5,8 +5,11 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Component, Path};
 
+use nix::sys::stat::fstat;
+
 use super::fault::unserved;
 use super::memory_object::object_name;
+use super::open::identity;
 use super::root::{RootPlace, StoreRoot};
 use crate::core::error::{Code, Error, Result};
 use crate::core::spec::{DataUri, RootName, RowRole};
@@ -105,6 +108,19 @@ impl RootOptions {
                 return Err(Error::new(Code::Usage, what)
                     .remedy("give both the same rights, or choose directories apart"));
             }
+        }
+        Ok(())
+    }
+
+    /// Binds each root to the directory that is there now, for a node that the kernel lets open no
+    /// other one.
+    ///
+    /// # Errors
+    /// Those of [`RootPlace::open`].
+    pub(crate) fn confine(&mut self) -> Result<()> {
+        for root in &mut self.declared {
+            let directory = root.place.open()?;
+            root.place.confined_to = fstat(&directory).ok().map(|about| identity(&about));
         }
         Ok(())
     }

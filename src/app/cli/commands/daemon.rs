@@ -9,12 +9,13 @@ use std::process::ExitCode;
 use affinity::PinningPolicy;
 use nix::sys::prctl::set_dumpable;
 
-use crate::app::cli::args::{AllowedKind, NodeArgs, PinArg, ThreadsPerNic};
+use crate::app::cli::args::{AllowedKind, ConfineArg, NodeArgs, PinArg, ThreadsPerNic};
 use crate::app::cli::root_arg::declared_roots;
 use crate::app::cli::signals;
 use crate::app::transfer::resolve_first;
 use crate::core::error::{Code, Error, Result};
 use crate::core::spec::NodeAddress;
+use crate::io::confine::ConfineMode;
 use crate::io::log::say;
 use crate::io::node::options::NodeOptions;
 use crate::io::node::{AllowedKinds, ThreadCount};
@@ -37,6 +38,11 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
     let options = NodeOptions {
         listen,
         roots,
+        confine: match args.confine {
+            ConfineArg::Auto => ConfineMode::Auto,
+            ConfineArg::Off => ConfineMode::Off,
+            ConfineArg::Required => ConfineMode::Required,
+        },
         key,
         wire_min: args.wire_min,
         launched: args.launched,

@@ -50,6 +50,10 @@ fn carry_out() -> ExitCode {
         let options = LogOptions { verbose: log.verbose, json: log.log_json };
         log::install(options, if log.verbose { Level::DEBUG } else { Level::INFO });
     }
+    // A node is confined before it has a second thread.
+    if !matches!(command, CliCommand::Node(_)) {
+        log::write_apart();
+    }
     let json = command.json();
     match (unsupported(&command).and_then(|()| signals::outlive_file_limits()), command) {
         (Err(error), CliCommand::Copy(args)) => run::failed("", &args.transfer, &error),

@@ -267,6 +267,8 @@ fn limits_are_those_of_the_code() {
         ("docs/PROTOCOL.md", limits, "REPLICA_RANGES_MAX"),
         ("docs/PROTOCOL.md", limits, "REPLICA_VALUES_MAX"),
         ("docs/PROTOCOL.md", "core/rail/flow_credit.rs", "REQUESTS_MAX"),
+        ("docs/PROTOCOL.md", "core/node/machine/limits.rs", "TRANSFERS_DEFAULT"),
+        ("docs/PROTOCOL.md", "core/node/machine/limits.rs", "ROWS_AT_ONCE_MAX"),
         ("docs/OPERATING.md", limits, "NODES_MAX"),
         ("docs/OPERATING.md", limits, "SEGMENTS_MAX"),
         ("docs/OPERATING.md", "core/spec/limits.rs", "ROWS_MAX"),

@@ -14,7 +14,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use support::{Daemon, cep_fast, code, folder, random_bytes, run, stderr, wait_for};
+use support::lab::Lab;
+use support::{Daemon, cep_fast, code, folder, json, random_bytes, run, stderr, wait_for};
 
 /// Silent connections to some ports, reopened as soon as they are closed.
 struct Flood {
@@ -25,8 +26,8 @@ struct Flood {
 }
 
 impl Flood {
-    /// Keeps `count` connections open, in turn to each of `ports` of this machine.
-    fn start(ports: Vec<u16>, count: usize) -> Flood {
+    /// Keeps `count` connections open, in turn to each of `addresses`.
+    fn start(addresses: Vec<SocketAddr>, count: usize) -> Flood {
         let (ends, opened) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (until, made) = (Arc::clone(&ends), Arc::clone(&opened));
         let thread = std::thread::spawn(move || {
@@ -34,8 +35,7 @@ impl Flood {
             while !until.load(Ordering::Relaxed) {
                 held.retain(is_open);
                 for _ in held.len()..count {
-                    let port = ports[made.load(Ordering::Relaxed) % ports.len()];
-                    let address = SocketAddr::from(([127, 0, 0, 1], port));
+                    let address = addresses[made.load(Ordering::Relaxed) % addresses.len()];
                     let Ok(stream) =
                         TcpStream::connect_timeout(&address, Duration::from_millis(20))
                     else {
@@ -110,7 +110,8 @@ fn who_holds_the_key_gets_through(descriptors: u64, count: usize) {
     let Some(ports) = ports_of(to.pid()) else {
         return eprintln!("skipped: only root finds out the ports of a daemon with a key");
     };
-    let flood = Flood::start(ports, count);
+    let here = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let flood = Flood::start(ports.into_iter().map(here).collect(), count);
     wait_for("a flood", || flood.opened() > count);
     for _ in 0..3 {
         let before = flood.opened();
@@ -130,4 +131,30 @@ fn a_flood_of_silent_connections_keeps_nobody_out_who_holds_the_key() {
 fn nor_where_a_node_has_few_descriptors() {
     who_holds_the_key_gets_through(256, 325);
     who_holds_the_key_gets_through(64, 81);
+}
+
+/// A third host floods the control address of the receiver meanwhile. Of one address the node holds
+/// three quarters of the strangers' share, so each connection is closed for a later one.
+#[test]
+fn ten_thousand_silent_connections_cost_a_transfer_nothing() {
+    let Some(lab) = Lab::up(3, 1, "200mbit") else { return };
+    let last = (40 << 20) - 1;
+    let spec = format!(
+        "id flood\nwriter 10.200.0.1:7000 pattern:5 0 0-{last}\n\
+         reader 10.200.0.2:7000 null: 0 0-{last}\n"
+    );
+    let rate = || {
+        let output = lab.run(&spec);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        json(&output)["gbit_per_s"].as_f64().unwrap()
+    };
+    let alone = rate();
+    let receiver = SocketAddr::from((netlab::address(2, 0), 7000));
+    let flood = lab.network.inside(3, || Flood::start(vec![receiver], 600)).unwrap();
+    wait_for("a flood", || flood.opened() > 600);
+    let mut fastest: f64 = 0.0;
+    while flood.opened() < 10_000 {
+        fastest = fastest.max(rate());
+    }
+    assert!(fastest >= 0.95 * alone, "{fastest} Gbit/s with a flood, {alone} without");
 }

@@ -112,7 +112,10 @@ const ARROWS: [(&str, &[&str]); 36] = [
     ("app/report_text", &["core/report", "core/units", "app/report_table"]),
     ("app/transfer", &["core", "io/clock", "io/launch", "io/master", "io/node", "io/session"]),
     ("app/bench", &["core/report", "core/spec", "core/units", "svg"]),
-    ("app/doctor", &["core/doctor", "core/report", "core/units", "io/node", "ring", "affinity"]),
+    (
+        "app/doctor",
+        &["core/doctor", "core/report", "core/units", "io/confine", "io/node", "ring", "affinity"],
+    ),
     ("app/cli", &["core", "io", "app/bench", "app/doctor", "app/transfer", "affinity", "svg"]),
     // They play master, peers and kernel to the machines, and are in no program but those of
     // fuzz/ and bench/.

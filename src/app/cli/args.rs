@@ -344,6 +344,13 @@ pub struct NodeArgs {
     /// Buffers of one block (1 MiB by default), 2 to 4096 [default: 16, shared by its NICs]
     #[arg(long, value_name = "N", value_parser = slots)]
     pub slots: Option<u32>,
+    /// Transfers that the node takes part in at once, 1 to 4096; three quarters of them at most for
+    /// masters of one address
+    #[arg(
+        long, value_name = "N", default_value_t = 256,
+        value_parser = clap::value_parser!(u16).range(1..=4096),
+    )]
+    pub transfers: u16,
     /// CPUs for the threads of the NICs: auto (near the NIC), none, or a list such as 0-3,8
     #[arg(long, value_name = "CPUS", default_value = "auto", value_parser = expect::<PinArg>)]
     pub pin: PinArg,

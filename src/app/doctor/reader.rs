@@ -11,6 +11,7 @@ use ring::{CompletionMode, Errno, ProbeError, RingConfig, Uring};
 use crate::core::doctor::readings::{
     CpuGovernor, IoUring, MachineReadings, NicReading, NicUse, RingObstacle,
 };
+use crate::io::confine;
 use crate::io::node::{
     INSIDE_PREFIXES, LOOPBACK, NicLine, ThreadCount, is_link_local, locked_bytes, threads,
 };
@@ -54,6 +55,11 @@ impl MachineReader {
             locked_bytes_wanted,
             memlock_bytes: memlock_bytes(),
             is_filtered: self.is_filtered(),
+            confinement_obstacles: [confine::files_obstacle(), confine::calls_obstacle()]
+                .into_iter()
+                .flatten()
+                .collect(),
+            capabilities: self.capabilities(),
             congestion_control: text(&self.proc.join("sys/net/ipv4/tcp_congestion_control")),
             tcp_rmem: self.sizes("tcp_rmem"),
             tcp_wmem: self.sizes("tcp_wmem"),
@@ -97,6 +103,12 @@ impl MachineReader {
             Some(CpuGovernor { cpu: *cpu, name, driver: text(&directory.join("scaling_driver")) })
         };
         cpus.iter().filter_map(of).collect()
+    }
+
+    fn capabilities(&self) -> Option<u64> {
+        let status = text(&self.proc.join("self/status"))?;
+        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+        u64::from_str_radix(effective.trim(), 16).ok()
     }
 
     /// Returns true if a filter is active. Mode 0 is none; 1 is strict, which would end this

@@ -6,6 +6,7 @@ use crate::core::doctor::peer::DoctorPeer;
 
 mod nics;
 mod peer;
+mod rights;
 mod system;
 mod tcp;
 
@@ -13,6 +14,7 @@ mod tcp;
 pub(crate) fn judge(machine: MachineReadings) -> Diagnosis {
     let mut findings = nics::judge(&machine);
     findings.extend(system::judge(&machine));
+    findings.extend(rights::judge(&machine));
     findings.extend(tcp::judge(&machine));
     findings.sort_by_key(|finding| finding.level);
     let path = path(&machine);

@@ -18,6 +18,8 @@ fn well() -> MachineReadings {
         locked_bytes_wanted: 34 << 20,
         memlock_bytes: None,
         is_filtered: Some(false),
+        confinement_obstacles: Vec::new(),
+        capabilities: Some(0),
         congestion_control: Some("bbr".into()),
         tcp_rmem: Some([4096, 131_072, 1 << 30]),
         tcp_wmem: Some([4096, 16_384, 1 << 30]),
@@ -71,6 +73,8 @@ fn a_machine_that_is_well() {
         "memlock",
         "seccomp",
         "governor",
+        "confinement",
+        "capabilities",
         "congestion control",
         "tcp_rmem",
         "tcp_wmem",
@@ -244,6 +248,7 @@ fn one_thing_wrong_is_one_finding() {
 fn what_is_not_known_is_not_judged() {
     let machine = MachineReadings {
         is_filtered: None,
+        capabilities: None,
         congestion_control: None,
         tcp_rmem: None,
         tcp_wmem: None,
@@ -255,7 +260,7 @@ fn what_is_not_known_is_not_judged() {
     assert!(diagnosis.is_well());
     let looked_at: Vec<&str> =
         diagnosis.findings.iter().map(|finding| finding.about.as_str()).collect();
-    assert_eq!(looked_at, ["eth0", "io_uring", "memlock"]);
+    assert_eq!(looked_at, ["eth0", "io_uring", "memlock", "confinement"]);
 }
 
 #[test]
@@ -373,4 +378,23 @@ fn people_read_a_table_and_sentences() {
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
+}
+
+#[test]
+fn a_kernel_that_cannot_confine_is_noted_and_capabilities_are_told() {
+    let about = |machine: MachineReadings, what: &str| {
+        judge(machine).findings.into_iter().find(|finding| finding.about == what).unwrap()
+    };
+    assert_eq!(about(well(), "confinement").level, FindingLevel::Ok);
+    let old = MachineReadings { confinement_obstacles: vec!["no Landlock".into()], ..well() };
+    let finding = about(old, "confinement");
+    assert_eq!((finding.level, finding.found.as_str()), (FindingLevel::Note, "no Landlock"));
+    assert!(finding.cost.is_some() && finding.remedy.is_some());
+    let some = MachineReadings { capabilities: Some(1 << 14), ..well() };
+    let found = about(some, "capabilities").found;
+    let (has, lacks) = found.split_once("could use").unwrap();
+    assert!(has.contains("CAP_IPC_LOCK") && !lacks.contains("CAP_IPC_LOCK"), "{found}");
+    assert!(lacks.contains("CAP_DAC_READ_SEARCH (read files of all users)"), "{found}");
+    let unknown = MachineReadings { capabilities: None, ..well() };
+    assert!(judge(unknown).findings.iter().all(|finding| finding.about != "capabilities"));
 }

@@ -25,6 +25,10 @@ pub(crate) struct MachineReadings {
     pub(crate) memlock_bytes: Option<u64>,
     /// True if a filter of system calls is active for this process.
     pub(crate) is_filtered: Option<bool>,
+    /// Reasons why this kernel cannot confine a node, if so: its files, its system calls.
+    pub(crate) confinement_obstacles: Vec<String>,
+    /// Effective capabilities of this process, a bit each; `None` if unknown.
+    pub(crate) capabilities: Option<u64>,
     /// Congestion control of TCP.
     pub(crate) congestion_control: Option<String>,
     /// Limits on the received bytes in a socket: least, initial, most.

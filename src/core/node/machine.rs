@@ -13,6 +13,7 @@
 //! - `attempt`: one attempt: its files, its deadlines
 //! - `channel`: the way to its master
 //! - `follow`: what its participant wants done
+//! - `limits`: what masters may have it hold
 //! - `lease`: how long it goes on without its master
 //! - `jobs`: work that may block
 
@@ -22,6 +23,7 @@ mod events;
 mod follow;
 mod jobs;
 mod lease;
+pub(crate) mod limits;
 mod masters;
 
 #[cfg(test)]
@@ -31,12 +33,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use self::attempt::Attempt;
+use self::limits::{MasterSessions, TRANSFERS_DEFAULT, TransferWeight};
 use super::participant::{Participant, ParticipantEvent, ParticipantState};
 use crate::core::piece::TransferIx;
 use crate::core::units::Moment;
 use crate::core::wire::control::Prepare;
 
-pub(crate) use self::events::{NodeAction, NodeEvent, SessionIx};
+pub(crate) use self::events::{MasterOrigin, NodeAction, NodeEvent, SessionIx};
 pub(crate) use self::jobs::{ClearMode, JobAnswer, NodeJob, OpenedFiles};
 pub(crate) use self::lease::LEASE;
 
@@ -55,10 +58,13 @@ pub(crate) struct NodeMachine {
     /// Started by a master, which nobody but that master knows of.
     launched: bool,
     /// Sessions of masters, and the attempt of each once it has said so.
-    sessions: BTreeMap<SessionIx, Option<TransferIx>>,
+    sessions: MasterSessions,
     attempts: BTreeMap<TransferIx, Attempt>,
-    /// Attempts that begin when the ones before them have ended. Bounded by the sessions.
-    waiting: Vec<(SessionIx, Prepare)>,
+    /// What each of them makes the node hold.
+    weights: BTreeMap<TransferIx, TransferWeight>,
+    /// Attempts that begin when the ones before them have ended.
+    waiting: Vec<(SessionIx, Prepare, TransferWeight)>,
+    transfers_max: usize,
     next_transfer: u32,
     /// Until when rails that end are waited for, while they end.
     resting: Option<Moment>,
@@ -80,7 +86,9 @@ impl NodeMachine {
             launched,
             sessions: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            weights: BTreeMap::new(),
             waiting: Vec::new(),
+            transfers_max: TRANSFERS_DEFAULT,
             next_transfer: 0,
             resting: None,
             alone_since: launched.then_some(now),
@@ -91,10 +99,15 @@ impl NodeMachine {
         }
     }
 
+    /// The same node with another limit of transfers at once.
+    pub(crate) fn with_transfers_max(self, transfers_max: usize) -> NodeMachine {
+        NodeMachine { transfers_max, ..self }
+    }
+
     /// Takes in what happened.
     pub(crate) fn handle(&mut self, now: Moment, event: NodeEvent) {
         match event {
-            NodeEvent::SessionUp { session } => self.session_up(session),
+            NodeEvent::SessionUp { session, origin } => self.session_up(now, session, origin),
             NodeEvent::Message { session, message } => self.message(now, session, message),
             NodeEvent::Garbled { session, error } => self.garbled(now, session, error),
             NodeEvent::SessionBroken { session } => self.session_broken(now, session),
@@ -147,7 +160,7 @@ impl NodeMachine {
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
         let alone = self.alone_since.map(|since| since + LEASE);
         let attempts = self.attempts.values().filter_map(Attempt::poll_timeout);
-        attempts.chain(alone).chain(self.stops).chain(self.resting).min()
+        attempts.chain(alone).chain(self.stops).chain(self.resting).chain(self.idle_due()).min()
     }
 
     /// Returns the participants that have ended: after a large transfer they take long to
@@ -179,6 +192,7 @@ impl NodeMachine {
         for transfer in due.map(|(&transfer, _)| transfer).collect::<Vec<_>>() {
             self.attempt(now, transfer, |attempt| attempt.tick(now));
         }
+        self.end_idle(now);
         if self.resting.is_some_and(|until| now >= until) {
             self.rested(now);
         }
@@ -204,6 +218,7 @@ impl NodeMachine {
         self.actions.append(&mut attempt.actions);
         if is_settled {
             self.attempts.remove(&transfer);
+            self.weights.remove(&transfer);
         }
         if is_settled || ended.is_some() {
             self.remains.extend(ended);

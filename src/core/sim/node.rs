@@ -14,7 +14,7 @@ use super::transfer::SimTransfer;
 use super::workers::{SimWorkers, WorkerTask};
 use super::world::{MasterIx, SimEndpoint};
 use crate::core::node::machine::{
-    JobAnswer, LEASE, NodeAction, NodeEvent, NodeJob, NodeMachine, SessionIx,
+    JobAnswer, LEASE, MasterOrigin, NodeAction, NodeEvent, NodeJob, NodeMachine, SessionIx,
 };
 use crate::core::node::participant::ParticipantState;
 use crate::core::piece::TransferIx;
@@ -148,7 +148,10 @@ impl SimNode {
     /// A master's session stands.
     pub(super) fn session_up(&mut self, cx: &mut SimContext, session: SessionRef) {
         self.sessions.insert(session.session, (session, None));
-        self.handle(cx, NodeEvent::SessionUp { session: session.session });
+        self.handle(
+            cx,
+            NodeEvent::SessionUp { session: session.session, origin: MasterOrigin::default() },
+        );
     }
 
     /// A master's message arrives.

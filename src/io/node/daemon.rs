@@ -87,12 +87,26 @@ pub(crate) fn run(
     // while bytes move.
     affinity::share_arenas(2);
     let mut node = Node::new(options, on_start)?;
-    node.announce()?;
+    announce(&node)?;
     while !node.ends {
         node.turn()?;
     }
     node.wind_down();
     tracing::info!(transfers = node.transfers.len(), "ends");
+    Ok(())
+}
+
+/// Says on standard output where it listens: a launcher waits for that line.
+fn announce(node: &Node) -> Result<()> {
+    let address = node.intake.control().local_addr();
+    let address =
+        address.map_err(|error| Error::new(Code::Internal, format!("no address: {error}")))?;
+    // A launcher that is gone is noticed by the lease, and a log that cannot be written is no
+    // reason to stop.
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{}", ready_line::print(address)).and_then(|()| out.flush());
+    drop(out);
+    transfer_log::log_start(address, node.ports.nics(), &node.options, &node.confinement);
     Ok(())
 }
 
@@ -139,7 +153,7 @@ impl Node {
             opener: FlowOpener::default(),
             transfers: BTreeMap::new(),
             remembered: BTreeMap::new(),
-            machine: NodeMachine::new(clock.now(), nics, options.launched),
+            machine: options.machine(clock.now(), nics),
             inbox,
             stopped,
             ends: false,
@@ -147,20 +161,6 @@ impl Node {
             options,
             confinement,
         })
-    }
-
-    /// Says on standard output where it listens: a launcher waits for that line.
-    fn announce(&self) -> Result<()> {
-        let address = self.intake.control().local_addr();
-        let address =
-            address.map_err(|error| Error::new(Code::Internal, format!("no address: {error}")))?;
-        // A launcher that is gone is noticed by the lease, and a log that cannot be written is no
-        // reason to stop.
-        let mut out = std::io::stdout().lock();
-        let _ = writeln!(out, "{}", ready_line::print(address)).and_then(|()| out.flush());
-        drop(out);
-        transfer_log::log_start(address, self.ports.nics(), &self.options, &self.confinement);
-        Ok(())
     }
 
     /// Waits for the workers: what they have made is removed with their notes, and would stay
@@ -261,8 +261,8 @@ impl Node {
             Some(SessionStep::FlowOpened { dialled, connection }) => {
                 self.flow_opened(dialled, connection);
             }
-            Some(SessionStep::MasterUp) => {
-                self.handle(NodeEvent::SessionUp { session: session_ix(token) });
+            Some(SessionStep::MasterUp { origin }) => {
+                self.handle(NodeEvent::SessionUp { session: session_ix(token), origin });
                 self.master_ready(token);
             }
             Some(SessionStep::MasterReady) => self.master_ready(token),

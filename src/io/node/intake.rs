@@ -1,6 +1,7 @@
 //! The intake of connections: listeners, the keys that open them, and every connection of the
 //! control thread until it is up, and those of masters after it.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
@@ -10,8 +11,9 @@ use super::keyring::Keyring;
 use super::port_set::PortSet;
 use super::sessions::{DialledFlow, HANDSHAKE_WITHIN, NodeSession, SessionRole, SessionTable};
 use super::transfer_log;
-use crate::core::error::{Error, Result};
-use crate::core::node::machine::{NodeEvent, SessionIx};
+use crate::core::error::{Code, Error, Result};
+use crate::core::node::machine::limits::share_of_one;
+use crate::core::node::machine::{MasterOrigin, NodeEvent, SessionIx};
 use crate::core::piece::TransferIx;
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::wire::control;
@@ -20,6 +22,7 @@ use crate::core::wire::version::ConnectionKind;
 use crate::io::clock::awake;
 use crate::io::log;
 use crate::io::session::descriptors::SpareDescriptor;
+use crate::io::session::strangers;
 use crate::io::session::{AcceptOutcome, Connection, FlowStream, IncomingData, Key, Listener};
 
 /// The token of the inbox.
@@ -70,7 +73,7 @@ pub(super) enum SessionStep {
     /// A flow that this node dialled stands.
     FlowOpened { dialled: DialledFlow, connection: Connection },
     /// A master's session stands.
-    MasterUp,
+    MasterUp { origin: MasterOrigin },
     /// A master may have said something.
     MasterReady,
     /// It broke.
@@ -199,7 +202,9 @@ impl ConnectionIntake {
                 let mut connection = Connection::accept(stream, now + HANDSHAKE_WITHIN).ok()?;
                 connection.register(&self.registry, token).ok()?;
                 let role = SessionRole::Visitor { port, from: from.ip() };
-                self.sessions.admit(token, NodeSession { connection, role }, from.ip(), now);
+                let origin = Some(strangers::origin(from.ip()));
+                let session = NodeSession { connection, role, origin };
+                self.sessions.admit(token, session, from.ip(), now);
                 return Some(token);
             }
             AcceptOutcome::NoDescriptor if self.sessions.make_room() => {}
@@ -252,7 +257,7 @@ impl ConnectionIntake {
         let mut connection = connection?;
         connection.register(&self.registry, token)?;
         let role = SessionRole::Flow(dialled);
-        self.sessions.insert(token, NodeSession { connection, role });
+        self.sessions.insert(token, NodeSession { connection, role, origin: None });
         Ok(token)
     }
 
@@ -283,9 +288,16 @@ impl ConnectionIntake {
                 self.sessions.remove(token);
                 None
             }
+            (SessionRole::Visitor { .. }, _)
+                if self.sessions.masters_of_one(token) >= share_of_one(CONNECTIONS_MAX) =>
+            {
+                let what = "all connections that masters of one address may have are in use";
+                self.end(token, Error::new(Code::Refused, what)).map(SessionStep::Over)
+            }
             (SessionRole::Visitor { .. }, _) => {
+                let session = self.sessions.get_mut(token)?;
                 session.role = SessionRole::Master;
-                Some(SessionStep::MasterUp)
+                Some(SessionStep::MasterUp { origin: self.origin(token) })
             }
             (SessionRole::Master, _) => Some(SessionStep::MasterReady),
             (SessionRole::Leaving, _) => None,
@@ -300,7 +312,7 @@ impl ConnectionIntake {
 
     /// Ends a connection that has had its time, and has still not come up.
     pub(super) fn end_overdue(&mut self, token: Token, now: Instant) -> Option<EndedConnection> {
-        let NodeSession { connection, role } = self.sessions.get(token)?;
+        let NodeSession { connection, role, .. } = self.sessions.get(token)?;
         // A flow that is connected at last has the time of its handshake before it.
         let is_dialled = matches!(role, SessionRole::Flow(_));
         let goes_on = is_dialled && connection.deadline().is_none_or(|due| due > now);
@@ -322,7 +334,7 @@ impl ConnectionIntake {
     /// The next thing that a master says, or that its session ends.
     pub(super) fn hear_master(&mut self, token: Token) -> Option<NodeEvent> {
         let session = session_ix(token);
-        let NodeSession { connection, role } = self.sessions.get_mut(token)?;
+        let NodeSession { connection, role, .. } = self.sessions.get_mut(token)?;
         if *role != SessionRole::Master {
             return None;
         }
@@ -350,7 +362,7 @@ impl ConnectionIntake {
     /// Sends a master something. Where its session breaks, the machine is to be told so.
     pub(super) fn send(&mut self, session: SessionIx, message: &[u8]) -> Option<NodeEvent> {
         let token = token_of(session);
-        let NodeSession { connection, role } = self.sessions.get_mut(token)?;
+        let NodeSession { connection, role, .. } = self.sessions.get_mut(token)?;
         let role = *role;
         connection.send(message).err()?;
         self.sessions.remove(token);
@@ -360,6 +372,17 @@ impl ConnectionIntake {
     /// Closes a master's session.
     pub(super) fn close(&mut self, session: SessionIx) {
         self.sessions.remove(token_of(session));
+    }
+
+    /// Where a master's connection comes from: a number for its address.
+    fn origin(&self, token: Token) -> MasterOrigin {
+        let origin = self.sessions.get(token).and_then(|it| it.origin);
+        MasterOrigin(match origin {
+            None => 0,
+            Some(IpAddr::V4(address)) => address.to_bits().into(),
+            // Its network: `strangers::origin` has left nothing else.
+            Some(IpAddr::V6(address)) => (address.to_bits() >> 64) as u64,
+        })
     }
 
     /// The address of a master.

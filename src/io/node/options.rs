@@ -9,7 +9,11 @@ use affinity::PinningPolicy;
 use super::ciphers;
 use super::threads::ThreadCount;
 use crate::core::error::{Code, Error, Result};
+use crate::core::node::machine::NodeMachine;
+#[cfg(test)]
+use crate::core::node::machine::limits::TRANSFERS_DEFAULT;
 use crate::core::options::{TransferOptions, WireLevel};
+use crate::core::units::Moment;
 use crate::core::wire::control::{NodeAdvert, RailAdvert};
 use crate::core::wire::terms::{WirePolicy, WireRules};
 use crate::io::confine::ConfineMode;
@@ -35,6 +39,8 @@ pub(crate) struct NodeOptions {
     pub(crate) wire_min: WireLevel,
     /// A master has started it, so that it ends when that master is gone.
     pub(crate) launched: bool,
+    /// Transfers that it takes part in at once.
+    pub(crate) transfers_max: usize,
     pub(crate) slots: Option<u32>,
     /// CPUs that the threads of rails run on.
     pub(crate) pinning: PinningPolicy,
@@ -103,6 +109,11 @@ impl NodeOptions {
         }
     }
 
+    /// The machine of a node with these options.
+    pub(super) fn machine(&self, now: Moment, nics: Vec<String>) -> NodeMachine {
+        NodeMachine::new(now, nics, self.launched).with_transfers_max(self.transfers_max)
+    }
+
     /// The advert of this node.
     pub(super) fn advert(rails: Vec<RailAdvert>) -> NodeAdvert {
         NodeAdvert {
@@ -134,6 +145,7 @@ impl NodeOptions {
             key: Key::open(),
             wire_min: WireLevel::Clear,
             launched: false,
+            transfers_max: TRANSFERS_DEFAULT,
             slots: None,
             pinning: PinningPolicy::None,
             threads: ThreadCount::Auto,

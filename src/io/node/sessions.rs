@@ -22,6 +22,8 @@ const GAVE_WAY: &str = "it had proved nothing yet, and gave way to a newer conne
 pub(super) struct NodeSession {
     pub(super) connection: Connection,
     pub(super) role: SessionRole,
+    /// Where it was accepted from; `None` for a flow that this node dials.
+    pub(super) origin: Option<IpAddr>,
 }
 
 impl NodeSession {
@@ -136,6 +138,16 @@ impl SessionTable {
         for token in over.collect::<Vec<_>>() {
             self.remove(token);
         }
+    }
+
+    /// Number of masters' connections from the address of one of them.
+    pub(super) fn masters_of_one(&self, token: Token) -> usize {
+        let Some(origin) = self.open.get(&token).and_then(|it| it.origin) else { return 0 };
+        let is_its = |it: &&NodeSession| {
+            matches!(it.role, SessionRole::Master | SessionRole::Leaving)
+                && it.origin == Some(origin)
+        };
+        self.open.values().filter(is_its).count()
     }
 
     /// Number of connections besides those of strangers.

@@ -148,7 +148,7 @@ const SETTLE_WITHIN: Duration = Duration::from_millis(40);
 const BURST_MAX: usize = 64;
 
 /// Returns the origin of an address: in IPv6 everybody has a /64.
-fn origin(from: IpAddr) -> IpAddr {
+pub(crate) fn origin(from: IpAddr) -> IpAddr {
     match from.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         address @ IpAddr::V4(_) => address,

@@ -46,6 +46,7 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
         key,
         wire_min: args.wire_min,
         launched: args.launched,
+        transfers_max: usize::from(args.transfers),
         slots: args.slots,
         threads: match args.threads_per_nic {
             ThreadsPerNic::Auto => ThreadCount::Auto,

@@ -12,11 +12,15 @@ use crate::core::wire::control::{Prepare, Start, ToMaster, ToNode};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub(crate) struct SessionIx(pub(crate) u64);
 
+/// Where a master's session comes from: equal for sessions of one address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(crate) struct MasterOrigin(pub(crate) u64);
+
 /// Input of a node's machine.
 #[derive(Clone, Debug)]
 pub(crate) enum NodeEvent {
     /// A master's session stands.
-    SessionUp { session: SessionIx },
+    SessionUp { session: SessionIx, origin: MasterOrigin },
     /// A master says something.
     Message { session: SessionIx, message: ToNode },
     /// A message came in that has no meaning.

@@ -3,7 +3,8 @@
 
 use super::NodeMachine;
 use super::attempt::Attempt;
-use super::events::{NodeAction, SessionIx};
+use super::events::{MasterOrigin, NodeAction, SessionIx};
+use super::limits::{MasterSession, PREPARE_WITHIN, TransferWeight, check_room};
 use crate::core::error::{Code, Error};
 use crate::core::node::participant::ParticipantEvent;
 use crate::core::piece::TransferIx;
@@ -11,13 +12,13 @@ use crate::core::units::Moment;
 use crate::core::wire::control::{self, NodeStats, Prepare, ResumeSession, ToMaster, ToNode};
 
 impl NodeMachine {
-    pub(super) fn session_up(&mut self, session: SessionIx) {
-        self.sessions.insert(session, None);
+    pub(super) fn session_up(&mut self, now: Moment, session: SessionIx, origin: MasterOrigin) {
+        self.sessions.insert(session, MasterSession { transfer: None, origin, since: now });
         self.alone_since = None;
     }
 
     pub(super) fn message(&mut self, now: Moment, session: SessionIx, message: ToNode) {
-        let Some(&transfer) = self.sessions.get(&session) else { return };
+        let Some(&MasterSession { transfer, .. }) = self.sessions.get(&session) else { return };
         if let Some(attempt) = transfer.and_then(|transfer| self.attempts.get_mut(&transfer)) {
             attempt.channel.hear();
         }
@@ -41,7 +42,7 @@ impl NodeMachine {
     /// A master ends an attempt that waits for an earlier one: it never begins.
     fn leave_line(&mut self, session: SessionIx) {
         let waited = self.waiting.len();
-        self.waiting.retain(|(of, _)| *of != session);
+        self.waiting.retain(|(of, ..)| *of != session);
         if self.waiting.len() < waited {
             self.say(session, &ToMaster::Report(NodeStats::default()));
         }
@@ -51,8 +52,19 @@ impl NodeMachine {
     /// must not touch files that this one makes.
     fn begin(&mut self, now: Moment, session: SessionIx, prepare: Prepare) {
         self.make_way(now, &prepare.id);
+        // One that waits already would be a second one.
+        if self.waiting.iter().any(|(of, ..)| *of == session) {
+            return;
+        }
+        let Some(master) = self.sessions.get(&session) else { return };
+        let weight = TransferWeight::of(&prepare, master.origin);
+        let waiting = self.waiting.iter().map(|(.., weight)| weight);
+        let held = self.weights.values().chain(waiting);
+        if let Err(error) = check_room(held, &weight, self.transfers_max) {
+            return self.say(session, &ToMaster::Failed { error, stats: None });
+        }
         if self.attempts.values().any(|attempt| attempt.is_in_the_way(&prepare.id)) {
-            return self.waiting.push((session, prepare));
+            return self.waiting.push((session, prepare, weight));
         }
         let transfer = TransferIx(self.next_transfer);
         self.next_transfer += 1;
@@ -60,13 +72,14 @@ impl NodeMachine {
             prepare.options.transfer.rails(&prepare.nics, self.nics.iter().map(String::as_str));
         let attempt = Attempt::new(now, transfer, session, prepare, rails);
         self.attempts.insert(transfer, attempt);
-        self.sessions.insert(session, Some(transfer));
+        self.weights.insert(transfer, weight);
+        self.belongs(session, transfer);
         self.attempt(now, transfer, |_| {});
     }
 
     /// Begins the attempts whose way is free by now.
     pub(super) fn begin_waiting(&mut self, now: Moment) {
-        for (session, prepare) in std::mem::take(&mut self.waiting) {
+        for (session, prepare, _) in std::mem::take(&mut self.waiting) {
             if self.sessions.contains_key(&session) {
                 self.begin(now, session, prepare);
             }
@@ -96,11 +109,40 @@ impl NodeMachine {
             .remedy("run the transfer again");
             return self.say(session, &ToMaster::Failed { error, stats: None });
         };
-        self.sessions.insert(session, Some(transfer));
+        self.belongs(session, transfer);
         let replaced =
             self.attempt(now, transfer, |attempt| attempt.resume(session, resume.heard)).flatten();
         if let Some(broken) = replaced {
             self.sessions.remove(&broken);
+        }
+    }
+
+    /// The first moment at which a session has been without a transfer for too long.
+    pub(super) fn idle_due(&self) -> Option<Moment> {
+        let idle = self.sessions.iter().filter(|(session, it)| self.is_idle_session(**session, it));
+        idle.map(|(_, it)| it.since + PREPARE_WITHIN).min()
+    }
+
+    /// Ends the sessions that have been without a transfer for too long.
+    pub(super) fn end_idle(&mut self, now: Moment) {
+        let is_over = |(session, it): &(&SessionIx, &MasterSession)| {
+            self.is_idle_session(**session, it) && now >= it.since + PREPARE_WITHIN
+        };
+        let over: Vec<SessionIx> =
+            self.sessions.iter().filter(is_over).map(|(&session, _)| session).collect();
+        for session in over {
+            let what = format!("its master prepared nothing for {} s", PREPARE_WITHIN.as_secs());
+            self.garbled(now, session, Error::new(Code::Refused, what));
+        }
+    }
+
+    fn is_idle_session(&self, session: SessionIx, it: &MasterSession) -> bool {
+        it.transfer.is_none() && !self.waiting.iter().any(|(waits, ..)| *waits == session)
+    }
+
+    fn belongs(&mut self, session: SessionIx, transfer: TransferIx) {
+        if let Some(master) = self.sessions.get_mut(&session) {
+            master.transfer = Some(transfer);
         }
     }
 
@@ -121,7 +163,7 @@ impl NodeMachine {
 
     fn master_left(&mut self, now: Moment, session: SessionIx, error: &Error) {
         self.actions.push_back(NodeAction::CloseSession { session });
-        if let Some(transfer) = self.sessions.remove(&session).flatten() {
+        if let Some(transfer) = self.sessions.remove(&session).and_then(|it| it.transfer) {
             let reason = error.to_string();
             self.attempt(now, transfer, |attempt| attempt.give_up(now, &reason));
         }
@@ -130,7 +172,7 @@ impl NodeMachine {
 
     /// A session broke: its transfer goes on without its master.
     pub(super) fn session_broken(&mut self, now: Moment, session: SessionIx) {
-        let Some(transfer) = self.sessions.remove(&session) else { return };
+        let Some(MasterSession { transfer, .. }) = self.sessions.remove(&session) else { return };
         let launched = self.launched;
         if let Some(transfer) = transfer {
             self.attempt(now, transfer, |attempt| attempt.channel.lose(now, launched));
@@ -153,7 +195,7 @@ impl NodeMachine {
     /// A master that is done has said good-bye: whoever was not told otherwise before may forget
     /// the transfer.
     fn master_done(&mut self, now: Moment, session: SessionIx) {
-        let Some(transfer) = self.sessions.remove(&session) else { return };
+        let Some(MasterSession { transfer, .. }) = self.sessions.remove(&session) else { return };
         let told = transfer.and_then(|transfer| {
             self.attempt(now, transfer, |attempt| attempt.master_done(now, session))
         });

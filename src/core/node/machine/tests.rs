@@ -69,7 +69,13 @@ impl Bench {
     }
 
     fn meet(&mut self, session: u64) {
-        assert_eq!(self.hear(NodeEvent::SessionUp { session: SessionIx(session) }), []);
+        assert_eq!(
+            self.hear(NodeEvent::SessionUp {
+                session: SessionIx(session),
+                origin: MasterOrigin(session % 2),
+            }),
+            []
+        );
     }
 
     fn answer(&mut self, transfer: TransferIx, answer: JobAnswer) -> Vec<NodeAction> {
@@ -435,4 +441,44 @@ fn every_wait_names_its_remedy() {
         let error = job.overdue(job.within(Duration::from_secs(30)));
         assert!(error.code == Code::Stalled && error.remedy.is_some(), "{error}");
     }
+}
+
+#[test]
+fn a_master_that_prepares_without_end_leaves_others_room() {
+    let mut bench = Bench::new(false);
+    bench.machine = NodeMachine::new(bench.now, vec!["eth0".into()], false).with_transfers_max(8);
+    let refusal = |actions: &[NodeAction]| {
+        let [NodeAction::Send { message, .. }] = actions else { return None };
+        match control::decode::<ToMaster>(message) {
+            Ok(ToMaster::Failed { error, .. }) => Some(error.message),
+            _ => None,
+        }
+    };
+    let mut prepared = |session: u64| {
+        bench.meet(session);
+        let id = format!("t{session}");
+        bench.say(session, ToNode::Prepare(Prepare { id, ..prepare(session as u8) }))
+    };
+    for session in [2, 4, 6, 8, 10, 12] {
+        assert!(matches!(prepared(session)[..], [NodeAction::Begin { .. }]), "{session}");
+    }
+    let said = refusal(&prepared(14)).expect("three quarters are of one address");
+    assert!(said.contains("6 transfers at once, which masters of one address"), "{said}");
+    for session in [1, 3] {
+        assert!(matches!(prepared(session)[..], [NodeAction::Begin { .. }]), "{session}");
+    }
+    let said = refusal(&prepared(5)).expect("all are taken");
+    assert!(said.contains("8 transfers at once, which all"), "{said}");
+}
+
+#[test]
+fn a_session_that_prepares_nothing_ends() {
+    let mut bench = Bench::new(false);
+    bench.meet(1);
+    let began = bench.now;
+    let actions = bench.wait();
+    assert_eq!(bench.now, began + limits::PREPARE_WITHIN);
+    let closed = NodeAction::CloseSession { session: SessionIx(1) };
+    assert!(actions.contains(&closed), "{actions:?}");
+    assert!(bench.machine.is_idle());
 }

@@ -53,6 +53,9 @@ pub(crate) struct KillOptions {
     /// The largest transfer; the smallest is 64 MiB, and small ones are more frequent.
     #[arg(long, default_value = "1G", value_parser = crate::options::whole_mebibytes)]
     bytes_max: u64,
+    /// Protection of the bytes on the wire: `cep-fast run --wire`.
+    #[arg(long, default_value = "sealed", value_parser = ["sealed", "signed", "clear"])]
+    wire: String,
     /// Folder of the files.
     #[arg(long, default_value = "build/bench")]
     dir: PathBuf,
@@ -375,10 +378,11 @@ impl<'a> WorkerNodes<'a> {
         Ok(daemon)
     }
 
-    fn master(&self, spec: &Path, limit_mbit: u64) -> Result<RunningProcess> {
+    fn master(&self, spec: &Path, wire: &str, limit_mbit: u64) -> Result<RunningProcess> {
         let mut command: Command = process::command(self.program);
         command
-            .args(["run", "--json", "--progress", "never", "--limit", &format!("{limit_mbit}M")])
+            .args(["run", "--json", "--progress", "never", "--wire", wire, "--limit"])
+            .arg(format!("{limit_mbit}M"))
             .arg(spec);
         RunningProcess::start("master", command, &self.folder, DEADLINE)
     }
@@ -392,7 +396,7 @@ impl<'a> WorkerNodes<'a> {
         fs::write(&spec, round.specification(self))?;
         let wanted_bytes = round.wanted_bytes();
         let limit_mbit = (wanted_bytes as f64 * 8e-6 / options.seconds) as u64;
-        let mut master = self.master(&spec, limit_mbit)?;
+        let mut master = self.master(&spec, &options.wire, limit_mbit)?;
         let struck = !master.has_ended(round.after);
         let blow = Instant::now();
         if struck {
@@ -420,7 +424,7 @@ impl<'a> WorkerNodes<'a> {
         let (mut reruns, mut resumed_bytes) = (0, 0);
         if !went_on {
             // The limit was for the first run.
-            let again = self.master(&spec, limit_mbit * 4)?.wait()?;
+            let again = self.master(&spec, &options.wire, limit_mbit * 4)?.wait()?;
             reruns = 1;
             ensure!(
                 again.status.success(),

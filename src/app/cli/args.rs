@@ -1,10 +1,8 @@
 //! Commands and options, with their help texts.
 
 use std::ffi::OsString;
-
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
-
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};

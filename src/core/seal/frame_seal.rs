@@ -39,7 +39,7 @@ impl FlowSeal {
     }
 
     /// The two ends of one flow, without a handshake.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn pair(wire: WireAgreement) -> [FlowSeal; 2] {
         let secrets = |sends, receives| FlowSecrets::derive([sends; 32], [receives; 32], b"hash");
         [FlowSeal::new(secrets(1, 2), wire), FlowSeal::new(secrets(2, 1), wire)]

@@ -10,11 +10,13 @@ mod participant_log;
 mod plans;
 mod rail;
 mod receiver;
+mod seal;
 mod sender;
 mod texts;
 
 pub use master::master;
 pub use receiver::receiver;
+pub use seal::seal;
 pub use sender::sender;
 pub use texts::{control, frame, hostlists as hostlist, journal, preamble, spec};
 
@@ -22,13 +24,14 @@ pub use texts::{control, frame, hostlists as hostlist, journal, preamble, spec};
 pub type FuzzTarget = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, FuzzTarget); 9] = [
+pub const TARGETS: [(&str, FuzzTarget); 10] = [
     ("spec", spec),
     ("hostlist", hostlist),
     ("frame", frame),
     ("control", control),
     ("preamble", preamble),
     ("journal", journal),
+    ("seal", seal),
     ("receiver", receiver),
     ("sender", sender),
     ("master", master),

@@ -13,6 +13,11 @@ use crate::scenario::BenchScenario;
 /// Contenders that are not peers.
 const OURS: &str = "ours";
 const UNCHECKED: &str = "ours-unchecked";
+const SIGNED: &str = "ours-signed";
+const SEALED: &str = "ours-sealed";
+/// Peers that encrypt, with the least that sealed transfers are faster by.
+const ENCRYPTING: [(&str, Option<f64>); 4] =
+    [("rcp-tls", Some(2.0)), ("scp", Some(3.5)), ("rsync-ssh", Some(3.5)), ("iperf3-tls", None)];
 /// The raw limit with both kinds of waiting receiver: the faster one is the limit.
 pub(crate) const RAW: [&str; 2] = ["raw", "raw-resting"];
 /// iperf3 with several numbers of connections: the best one counts.
@@ -179,7 +184,11 @@ fn ratios(scenario: BenchScenario, medians: &[ContenderMedian]) -> Vec<FigureRat
     let named = |name: &str| here.iter().copied().find(|median| median.contender == name);
     let Some(ours) = named(OURS) else { return Vec::new() };
     let is_peer = |name: &str| {
-        name != OURS && name != UNCHECKED && !RAW.contains(&name) && !IPERF.contains(&name)
+        let encrypts = ENCRYPTING.iter().any(|(peer, _)| *peer == name);
+        ![OURS, UNCHECKED, SIGNED, SEALED].contains(&name)
+            && !RAW.contains(&name)
+            && !IPERF.contains(&name)
+            && !encrypts
     };
     let mut found = Vec::new();
     if let Some(raw) =
@@ -206,6 +215,13 @@ fn ratios(scenario: BenchScenario, medians: &[ContenderMedian]) -> Vec<FigureRat
     }
     let peers = here.iter().copied().filter(|median| is_peer(median.contender));
     found.extend(hardest(ours, peers).map(|peer| rate(ours, peer, None)));
+    let Some(sealed) = named(SEALED) else { return found };
+    let part = if scenario == BenchScenario::MemoryToMemory { 0.7 } else { 0.85 };
+    found.push(rate(sealed, ours, Some(Threshold::AtLeast(part))));
+    for (peer, least) in ENCRYPTING {
+        let bar = least.map(Threshold::AtLeast);
+        found.extend(named(peer).map(|peer| rate(sealed, peer, bar)));
+    }
     found
 }
 
@@ -298,6 +314,27 @@ mod tests {
             wall_gbit_per_s: wall,
             cpu_seconds_per_gib: 1.0,
         }
+    }
+
+    #[test]
+    fn sealed_transfers_are_compared_with_what_encrypts() {
+        let medians = [
+            of(OURS, Some(20.0), 16.0),
+            of(SEALED, Some(18.0), 14.0),
+            of("rcp", None, 8.0),
+            of("rcp-tls", None, 5.0),
+            of("scp", None, 7.0),
+        ];
+        let ratios = ratios(BenchScenario::FileToFile, &medians);
+        let found: Vec<(&str, &str, Option<bool>)> =
+            ratios.iter().map(|r| (r.of, r.over, r.holds)).collect();
+        let expected = [
+            (OURS, "rcp", None),
+            (SEALED, OURS, Some(true)),
+            (SEALED, "rcp-tls", Some(true)),
+            (SEALED, "scp", Some(false)),
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

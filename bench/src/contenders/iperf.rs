@@ -1,11 +1,13 @@
 //! iperf3: the usual measure of TCP between two processes.
 
+use std::fs;
+
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::contender::{Contender, RunTiming, missing_program, program};
 use crate::lab::WorkDir;
-use crate::process;
+use crate::process::{self, RunningProcess};
 use crate::scenario::{BenchScenario, WorkItem};
 
 pub(super) struct IperfContender {
@@ -18,6 +20,8 @@ pub(super) enum StreamCount {
     One,
     Two,
     Four,
+    /// One connection through TLS: stunnel at both ends, with its default cipher.
+    Tls,
 }
 
 impl Contender for IperfContender {
@@ -26,6 +30,7 @@ impl Contender for IperfContender {
             StreamCount::One => "iperf3",
             StreamCount::Two => "iperf3-p2",
             StreamCount::Four => "iperf3-p4",
+            StreamCount::Tls => "iperf3-tls",
         }
     }
 
@@ -34,7 +39,10 @@ impl Contender for IperfContender {
     }
 
     fn missing(&self) -> Option<String> {
-        missing_program(&["iperf3"])
+        match self.streams {
+            StreamCount::Tls => missing_program(&["iperf3", "stunnel", "openssl"]),
+            _ => missing_program(&["iperf3"]),
+        }
     }
 
     fn run(&self, lab: &WorkDir, work: &WorkItem) -> Result<RunTiming> {
@@ -43,6 +51,11 @@ impl Contender for IperfContender {
         server.args(["-s", "-1", "-B", "127.0.0.1", "-p", &port.to_string()]);
         let server = lab.start("iperf3-server", server)?;
         server.until_listening(port)?;
+        let tunnel = match self.streams {
+            StreamCount::Tls => Some(TlsTunnel::start(lab, port)?),
+            _ => None,
+        };
+        let port = tunnel.as_ref().map_or(port, |tunnel| tunnel.port);
         let mut client = process::command(program("iperf3"));
         client.args([
             "-c",
@@ -56,7 +69,7 @@ impl Contender for IperfContender {
             &work.bytes.to_string(),
         ]);
         let streams = match self.streams {
-            StreamCount::One => "1",
+            StreamCount::One | StreamCount::Tls => "1",
             StreamCount::Two => "2",
             StreamCount::Four => "4",
         };
@@ -72,5 +85,42 @@ impl Contender for IperfContender {
             data_seconds: Some(work.bytes as f64 * 8.0 / rate),
             wall_seconds: client.seconds,
         })
+    }
+}
+
+/// Two stunnels: connections to `port` reach the server encrypted.
+struct TlsTunnel {
+    port: u16,
+    _ends: [RunningProcess; 2],
+}
+
+impl TlsTunnel {
+    fn start(lab: &WorkDir, server: u16) -> Result<TlsTunnel> {
+        let certificate = lab.path("tunnel.pem");
+        if !certificate.exists() {
+            let mut openssl = process::command(program("openssl"));
+            openssl.args(["req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=bench"]);
+            openssl.arg("-keyout").arg(&certificate).arg("-out").arg(&certificate);
+            lab.start("openssl", openssl)?.finish()?;
+        }
+        let (near, far) = (process::free_port()?, process::free_port()?);
+        let certificate = certificate.display();
+        let far_end = format!("accept = 127.0.0.1:{far}\nconnect = 127.0.0.1:{server}\n");
+        let near_end = format!("accept = 127.0.0.1:{near}\nconnect = 127.0.0.1:{far}\n");
+        let start = |name: &str, client: &str, ends: &str, port| -> Result<RunningProcess> {
+            let file = lab.path(name);
+            let text = format!(
+                "foreground = yes\npid =\n[bench]\nclient = {client}\ncert = {certificate}\n{ends}"
+            );
+            fs::write(&file, text)?;
+            let mut stunnel = process::command(program("stunnel"));
+            stunnel.arg(&file);
+            let end = lab.start(name, stunnel)?;
+            end.until_listening(port)?;
+            Ok(end)
+        };
+        let far_end = start("tunnel-far", "no", &far_end, far)?;
+        let near_end = start("tunnel-near", "yes", &near_end, near)?;
+        Ok(TlsTunnel { port: near, _ends: [far_end, near_end] })
     }
 }

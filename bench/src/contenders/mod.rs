@@ -7,8 +7,10 @@ mod contender;
 pub(crate) mod gridftp;
 mod iperf;
 mod ours;
+mod private_ssh;
 mod rclone;
 mod rcp;
+mod ssh_copy;
 
 use std::path::Path;
 
@@ -25,16 +27,25 @@ pub(crate) fn all(
     peers: &Path,
     cores: Option<(usize, usize)>,
 ) -> Vec<Box<dyn Contender>> {
+    let ours =
+        |wire, checks| Box::new(ours::CepFast { program: cep_fast.to_owned(), checks, wire });
+    let rcp = |encrypts| Box::new(rcp::Rcp { binaries: peers.join("bin"), encrypts });
     vec![
-        Box::new(ours::CepFast { program: cep_fast.to_owned(), checks: true }),
-        Box::new(ours::CepFast { program: cep_fast.to_owned(), checks: false }),
+        ours("clear", true),
+        ours("clear", false),
+        ours("signed", true),
+        ours("sealed", true),
         Box::new(RawLimit { cores, wait: WaitMode::Gather }),
         Box::new(RawLimit { cores, wait: WaitMode::Rest }),
         Box::new(iperf::IperfContender { streams: StreamCount::One }),
         Box::new(iperf::IperfContender { streams: StreamCount::Two }),
         Box::new(iperf::IperfContender { streams: StreamCount::Four }),
+        Box::new(iperf::IperfContender { streams: StreamCount::Tls }),
         Box::new(gridftp::GridFtp),
         Box::new(rclone::Rclone),
-        Box::new(rcp::Rcp { binaries: peers.join("bin") }),
+        rcp(false),
+        rcp(true),
+        Box::new(ssh_copy::SshCopy::Scp),
+        Box::new(ssh_copy::SshCopy::Rsync),
     ]
 }

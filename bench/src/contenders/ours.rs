@@ -15,6 +15,8 @@ pub(super) struct CepFast {
     pub(super) program: PathBuf,
     /// True if it checks the bytes, as by default.
     pub(super) checks: bool,
+    /// Protection of the bytes on the wire. Loopback is clear by default, hosts are sealed.
+    pub(super) wire: &'static str,
 }
 
 /// Used fields of the object of `--json`.
@@ -28,7 +30,12 @@ struct TransferSummary {
 
 impl Contender for CepFast {
     fn name(&self) -> &'static str {
-        if self.checks { "ours" } else { "ours-unchecked" }
+        match (self.wire, self.checks) {
+            ("sealed", _) => "ours-sealed",
+            ("signed", _) => "ours-signed",
+            (_, true) => "ours",
+            (_, false) => "ours-unchecked",
+        }
     }
 
     fn plays(&self, _: BenchScenario) -> bool {
@@ -53,6 +60,7 @@ impl Contender for CepFast {
             }
         }
         command.args(["--launch", "local", "--progress", "never", "--json"]);
+        command.args(["--wire", self.wire]);
         if !self.checks {
             command.args(["--check", "none"]);
         }

@@ -53,7 +53,7 @@ fn filter() -> Result<BpfProgram, BackendError> {
         rules.insert(call, vec![SeccompRule::new(vec![has(2, code, 0)?])?]);
     }
     // Nothing is typed into terminals.
-    let typing = [libc::TIOCSTI, libc::TIOCLINUX];
+    let typing = [TIOCSTI, TIOCLINUX];
     let typing: Result<Vec<_>, BackendError> = typing.into_iter().map(|it| ne(1, it)).collect();
     rules.insert(libc::SYS_ioctl, vec![SeccompRule::new(typing?)?]);
     let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
@@ -84,6 +84,9 @@ fn condition(
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
 }
 
+/// Requests that put input into a terminal. C libraries disagree on the type of requests.
+const TIOCSTI: u64 = 0x5412;
+const TIOCLINUX: u64 = 0x541c;
 /// `cachestat` (Linux 6.5), which the library has no name for.
 const CACHESTAT: i64 = 451;
 

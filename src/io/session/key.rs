@@ -8,8 +8,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::unistd::geteuid;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::core::error::{Code, Error, Result};
@@ -213,7 +213,8 @@ impl KeyFileDraft {
 
     /// Renames the file, unless the name exists by now.
     fn publish(&self, path: &Path) -> io::Result<()> {
-        match renameat2(AT_FDCWD, &self.path, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
+        let renamed = renameat_with(CWD, &self.path, CWD, path, RenameFlags::NOREPLACE);
+        match renamed.map_err(|error| Errno::from_raw(error.raw_os_error())) {
             Ok(()) => {}
             // The file system, or a filter of system calls, does not support it: a hard link does
             // not replace a file either.

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use nix::unistd::{LinkatFlags, UnlinkatFlags, fsync, linkat, unlinkat};
+use rustix::fs::{RenameFlags, renameat_with};
 
 use super::fault::fault;
 use super::open::retried;
@@ -111,7 +112,8 @@ impl DestinationPath {
         if overwrite {
             return renameat(directory, from, directory, to);
         }
-        match renameat2(directory, from, directory, to, RenameFlags::RENAME_NOREPLACE) {
+        let renamed = renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE);
+        match renamed.map_err(|error| Errno::from_raw(error.raw_os_error())) {
             // Network file systems often do not know this flag, and filters of system calls hide
             // the call.
             Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EPERM) => {

@@ -13,9 +13,10 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, RenameFlags, open, openat, renameat2};
+use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::unistd::{LinkatFlags, User, fsync, geteuid, linkat};
+use rustix::fs::{RenameFlags, renameat_with};
 
 use super::destination_path::unlink;
 use super::trust::is_regular;
@@ -144,7 +145,9 @@ fn make(directory: &OwnedFd) -> io::Result<()> {
     let mut file =
         File::from(openat(directory, name.as_str(), flags, Mode::from_bits_truncate(0o600))?);
     let named = file.write_all(key).and_then(|()| file.sync_all()).and_then(|()| {
-        match renameat2(directory, name.as_str(), directory, NAME, RenameFlags::RENAME_NOREPLACE) {
+        let flags = RenameFlags::NOREPLACE;
+        let renamed = renameat_with(directory, name.as_str(), directory, NAME, flags);
+        match renamed.map_err(|error| Errno::from_raw(error.raw_os_error())) {
             // Network file systems often do not know this flag. A link is refused where the name is
             // taken too.
             Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {

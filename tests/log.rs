@@ -97,7 +97,7 @@ fn who_read_and_wrote_what_is_in_the_log() {
     let address = node.address.clone();
     let log = node.log();
     for words in [
-        &["listens", address.as_str(), "key=true", "root=", "/data", "nics=lo"][..],
+        &["listens", address.as_str(), "key=site", "root=", "/data", "nics=lo"][..],
         &[
             "begins",
             "id=\"first one\"",

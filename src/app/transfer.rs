@@ -29,7 +29,7 @@ use crate::io::launch::{LaunchConfig, LaunchedNodes};
 use crate::io::master::file_limit;
 use crate::io::master::run;
 use crate::io::master::run::{MasterSetup, MasterShared};
-use crate::io::session::Key;
+use crate::io::session::{DialKey, Key, SiteAccess};
 
 /// Deadline for resolving the names of nodes.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
@@ -50,9 +50,12 @@ pub struct Settings {
     pub program: Option<PathBuf>,
     /// Root directory of launched nodes; daemons have their own.
     pub root: PathBuf,
-    /// The file with the site key that the daemons share. Without it, only nodes on loopback that
-    /// run as the same user accept the master.
+    /// The file with the site key that the daemons share, or with the private key of this master.
+    /// Without it, only nodes on loopback that run as the same user accept the master.
     pub key_file: Option<PathBuf>,
+    /// The file with the public keys of the nodes, and of those who may ask this master; for a
+    /// master with a private key.
+    pub allow_file: Option<PathBuf>,
     /// Options of the transfer itself.
     pub options: TransferOptions,
 }
@@ -64,6 +67,7 @@ impl Default for Settings {
             program: None,
             root: "/".into(),
             key_file: None,
+            allow_file: None,
             options: TransferOptions::default(),
         }
     }
@@ -94,6 +98,8 @@ pub struct Transfer {
     spec: Spec,
     settings: Settings,
     shared: Arc<MasterShared>,
+    /// Nodes that this process has started, each with a key of its own.
+    own_nodes: Vec<(NodeAddress, Key)>,
 }
 
 /// Handle of a transfer for other threads: progress and cancellation.
@@ -137,7 +143,7 @@ impl Transfer {
     /// Creates the transfer of a specification.
     #[must_use]
     pub fn from_spec(spec: Spec, settings: Settings) -> Transfer {
-        Transfer { spec, settings, shared: Arc::default() }
+        Transfer { spec, settings, shared: Arc::default(), own_nodes: Vec::new() }
     }
 
     /// Adds a row: a node offers or wants a range.
@@ -149,6 +155,11 @@ impl Transfer {
     #[must_use]
     pub fn spec(&self) -> &Spec {
         &self.spec
+    }
+
+    /// Names a node that this process has started, and the key that it has handed to it.
+    pub(crate) fn add_own_node(&mut self, address: NodeAddress, key: Key) {
+        self.own_nodes.push((address, key));
     }
 
     /// Returns a handle for progress and cancellation.
@@ -177,13 +188,17 @@ impl Transfer {
         self.spec.validate()?;
         let roster = Roster::new(&self.spec);
         self.check_supported(&roster)?;
-        let visitors = self.listen()?;
-        let (key, launched, nodes) = self.reach(&roster)?;
+        let access = SiteAccess::load(
+            self.settings.key_file.as_deref(),
+            self.settings.allow_file.as_deref(),
+        )?;
+        let visitors = self.listen(&access)?;
+        let ReachedNodes { nodes, keys, launched } = self.reach(&roster, &access)?;
         let terms =
             AttemptConfig::new(&self.spec, &roster, self.identity()?, self.settings.options);
         let clock = Clock::start();
         let coordinator = Coordinator::new(clock.now(), roster, terms);
-        let setup = MasterSetup { nodes, key, visitors, shared: Arc::clone(&self.shared) };
+        let setup = MasterSetup { nodes, keys, visitors, shared: Arc::clone(&self.shared) };
         let stopped_before = clock::stopped();
         let coordinator = run::conduct(clock, coordinator, setup, show)?;
         let stopped = clock::stopped().saturating_sub(stopped_before);
@@ -231,8 +246,8 @@ impl Transfer {
         Ok(())
     }
 
-    /// Returns the addresses of all nodes, as launched or from the rows.
-    fn reach(&self, roster: &Roster) -> Result<(Key, Option<LaunchedNodes>, ResolvedAddresses)> {
+    /// Returns the addresses and keys of all nodes, as launched or from the rows.
+    fn reach(&self, roster: &Roster, access: &SiteAccess) -> Result<ReachedNodes> {
         let hosts: Vec<NodeAddress> =
             roster.entries.iter().map(|entry| entry.address.clone()).collect();
         if self.settings.launch_local {
@@ -254,17 +269,23 @@ impl Transfer {
             file_limit::make(hosts.len(), 3)?;
             let launched = launch::local(&hosts, launch_config)?;
             let nodes = launched.addresses().map(|address| Ok(vec![address])).collect();
-            return Ok((key, Some(launched), nodes));
+            let keys = hosts.iter().map(|_| Some(DialKey::from(&key))).collect();
+            return Ok(ReachedNodes { nodes, keys, launched: Some(launched) });
         }
-        Ok((self.site_key()?, None, resolve(&hosts)))
-    }
-
-    fn site_key(&self) -> Result<Key> {
-        self.settings.key_file.as_deref().map_or_else(|| Ok(Key::open()), Key::load)
+        access.check_allow()?;
+        let mut nodes = resolve(&hosts);
+        let mut keys = Vec::with_capacity(hosts.len());
+        for (host, addresses) in hosts.iter().zip(&mut nodes) {
+            let own = self.own_nodes.iter().find(|(address, _)| address == host);
+            let key = own.map_or_else(|| access.node_key(host), |(_, key)| Ok(key.into()));
+            let key = key.map_err(|error| *addresses = Err(error));
+            keys.push(key.ok());
+        }
+        Ok(ReachedNodes { nodes, keys, launched: None })
     }
 
     /// Opens the master's own port, if the specification has one.
-    fn listen(&self) -> Result<Option<(TcpListener, Key)>> {
+    fn listen(&self, access: &SiteAccess) -> Result<Option<(TcpListener, SiteAccess)>> {
         let Some(master) = &self.spec.master else { return Ok(None) };
         let address = resolve_first(master)?;
         let has_key = self.settings.key_file.is_some();
@@ -278,7 +299,7 @@ impl Transfer {
             // port 0.
             let _ = self.shared.address.set(address);
         }
-        Ok(Some((listener, self.site_key()?)))
+        Ok(Some((listener, access.clone())))
     }
 
     fn identity(&self) -> Result<TransferIdentity> {
@@ -295,6 +316,14 @@ impl Transfer {
             flow_key,
         })
     }
+}
+
+/// The nodes of a transfer, as its master dials them.
+struct ReachedNodes {
+    nodes: ResolvedAddresses,
+    /// The key of each that has addresses.
+    keys: Vec<Option<DialKey>>,
+    launched: Option<LaunchedNodes>,
 }
 
 /// The addresses of each name, or the error of resolving it.

@@ -5,6 +5,7 @@
 //! - [`units`], [`error`], [`options`], [`piece`], [`block_grid`]: the vocabulary
 //! - [`spec`], [`wire`], [`report`]: text, bytes and results
 //! - [`seal`]: frames are encrypted and authenticated
+//! - [`access`]: public keys and their rights
 //! - [`plan`]: rows and speeds in; segments, weights and the bound out
 //! - [`check`]: check values of pieces, and their composition
 //! - [`receiver`]: extent map and piece scheduler of one receiver
@@ -18,6 +19,7 @@
 //! Every machine has the same shape: `handle(now, event)`, then `poll_action()` until it gives
 //! `None`, and `poll_timeout()` for the moment at which `handle(now, Tick)` is due.
 
+pub(crate) mod access;
 pub(crate) mod block_grid;
 pub(crate) mod check;
 #[cfg(feature = "cli")]

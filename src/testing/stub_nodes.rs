@@ -232,7 +232,7 @@ impl StubNodes<'_> {
         let was_up = connection.is_up();
         let advert = &node.advert;
         connection.ready(&|_: &ConnectionHello| {
-            Some(HelloReply { key: Key::open(), payload: advert.clone() })
+            Some(HelloReply { keys: vec![Key::open()], payload: advert.clone() })
         })?;
         if !connection.is_up() {
             return Ok(());

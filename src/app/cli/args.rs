@@ -9,6 +9,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use super::bench_args::BenchArgs;
+pub use super::key_args::{KeyArgs, KeygenArgs};
 pub use super::values::{
     BenchNodes, ConfineArg, LaunchMethod, NodeDeath, NodeRate, PinArg, ProgressMode, ThreadsPerNic,
     VerifyArg,
@@ -199,9 +200,9 @@ pub struct TransferArgs {
     /// Root directory of launched nodes: their /x is DIR/x [default: /]
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// Key shared with the nodes: 64 hex digits in a file of mode 0600; keygen creates one
-    #[arg(long, value_name = "FILE")]
-    pub key_file: Option<PathBuf>,
+    #[command(flatten)]
+    /// Keys of the master and of its nodes.
+    pub keys: KeyArgs,
     /// Scheduler that weighs the senders
     #[arg(long, value_enum, default_value_t = Scheduler::Auto, value_name = "NAME")]
     pub scheduler: Scheduler,
@@ -327,9 +328,9 @@ pub struct NodeArgs {
     /// need
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = ConfineArg::Auto)]
     pub confine: ConfineArg,
-    /// Key shared with masters and nodes: 64 hex digits in a file of mode 0600; keygen creates one
-    #[arg(long, value_name = "FILE")]
-    pub key_file: Option<PathBuf>,
+    #[command(flatten)]
+    /// Keys of the node and of its masters.
+    pub keys: KeyArgs,
     /// Least protection of the bytes on the wire: a transfer that asks for less is refused
     #[arg(long, value_enum, default_value_t = WireLevel::Clear, value_name = "LEVEL")]
     pub wire_min: WireLevel,
@@ -366,9 +367,9 @@ pub struct DoctorArgs {
     /// A node with which every pair of rails is tested in both directions for a few seconds
     #[arg(value_name = "HOST:PORT", value_parser = expect::<NodeAddress>)]
     pub peer: Option<NodeAddress>,
-    /// Key shared with the node: 64 hex digits in a file of mode 0600; keygen creates one
-    #[arg(long, value_name = "FILE", requires = "peer")]
-    pub key_file: Option<PathBuf>,
+    #[command(flatten)]
+    /// Keys of this machine and of the node.
+    pub keys: KeyArgs,
     /// Print one JSON object on one line
     #[arg(long)]
     pub json: bool,
@@ -400,16 +401,9 @@ pub struct MasterArgs {
     /// port 0
     #[arg(value_name = "HOST:PORT", value_parser = expect::<NodeAddress>)]
     pub address: NodeAddress,
-    /// Key of the master
-    #[arg(long, value_name = "FILE")]
-    pub key_file: Option<PathBuf>,
-}
-
-/// Arguments of `keygen`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct KeygenArgs {
-    /// File to create, with mode 0600; an existing file is an error
-    pub file: PathBuf,
+    #[command(flatten)]
+    /// Keys of this process and of the master.
+    pub keys: KeyArgs,
 }
 
 /// Parser of operands. Operands are paths, which may contain any bytes.

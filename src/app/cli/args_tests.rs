@@ -29,7 +29,7 @@ fn defaults_are_the_promised_ones() {
     assert_eq!((transfer.path, transfer.progress), (DataPath::Auto, ProgressMode::Auto));
     assert_eq!((transfer.timeout, transfer.stall_timeout), (None, Duration::from_secs(30)));
     assert_eq!(
-        (transfer.limit, transfer.slots, transfer.root, transfer.key_file),
+        (transfer.limit, transfer.slots, transfer.root, transfer.keys.key_file),
         (None, None, None, None)
     );
     assert!(!(transfer.json || transfer.fsync || transfer.overwrite || transfer.no_resume));
@@ -76,7 +76,7 @@ fn the_other_commands() {
     let CliCommand::Status(status) = typed("status m:1 --json --key-file k").unwrap() else {
         panic!("not status")
     };
-    assert!(status.json && status.master.key_file.is_some());
+    assert!(status.json && status.master.keys.key_file.is_some());
     assert!(matches!(typed("cancel m:1").unwrap(), CliCommand::Cancel(_)));
     let CliCommand::Doctor(doctor) = typed("doctor --json").unwrap() else { panic!("not doctor") };
     assert!(doctor.json);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::key_args::KeyArgs;
 use super::values::{BenchNodes, LaunchMethod, ProgressMode, duration, expect, rate, slots};
 use crate::core::options::{CheckKind, WireLevel};
 use crate::core::units::BitRate;
@@ -27,9 +28,9 @@ pub struct BenchArgs {
     /// machine
     #[arg(long, value_enum, default_value_t = LaunchMethod::None, value_name = "HOW")]
     pub launch: LaunchMethod,
-    /// Key shared with the nodes: 64 hex digits in a file of mode 0600; keygen creates one
-    #[arg(long, value_name = "FILE")]
-    pub key_file: Option<PathBuf>,
+    #[command(flatten)]
+    /// Keys of the master and of its nodes.
+    pub keys: KeyArgs,
     /// Check of the bytes after the network
     #[arg(long, value_enum, default_value_t = CheckKind::Crc64, value_name = "NAME")]
     pub check: CheckKind,

@@ -12,6 +12,7 @@ pub mod support;
 
 mod bench_args;
 mod commands;
+mod key_args;
 mod root_arg;
 mod signals;
 mod values;

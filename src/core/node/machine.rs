@@ -66,6 +66,8 @@ pub(crate) struct NodeMachine {
     waiting: Vec<(SessionIx, Prepare, TransferWeight)>,
     transfers_max: usize,
     next_transfer: u32,
+    /// The transfer that a launched node serves, once it has one.
+    served: Option<String>,
     /// Until when rails that end are waited for, while they end.
     resting: Option<Moment>,
     /// Since when a launched node has been without a master; `None` while it has one.
@@ -90,6 +92,7 @@ impl NodeMachine {
             waiting: Vec::new(),
             transfers_max: TRANSFERS_DEFAULT,
             next_transfer: 0,
+            served: None,
             resting: None,
             alone_since: launched.then_some(now),
             stops: None,

@@ -1,4 +1,5 @@
-//! Preamble: the first bytes of every connection, in clear, with the protocol versions and the key.
+//! Preamble: the first bytes of every connection, in clear, with the protocol versions and the
+//! kind of key.
 //!
 //! The dialing side sends a [`Preamble`], followed by the first handshake message, whose length is
 //! in the preamble. The other side answers with a [`PreambleReply`] in the same way. Both are bound
@@ -52,11 +53,23 @@ pub(crate) enum ConnectionKind {
     Client = 3,
 }
 
+/// Noise pattern of a connection, and with it the kind of key that both sides need.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub(crate) enum HandshakePattern {
+    /// `NNpsk0`: both sides have the same secret.
+    SharedKey = 0,
+    /// `IK`: each side has a key pair, and the dialing side knows the other's public key.
+    KeyPairs = 1,
+}
+
 /// First bytes from the dialing side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Preamble {
     /// Purpose of the connection.
     pub(crate) kind: ConnectionKind,
+    /// Pattern of the handshake.
+    pub(crate) pattern: HandshakePattern,
     /// Versions that the dialing side speaks.
     pub(crate) versions: VersionRange,
     /// Key of the handshake: the transfer's id for data flows, zeros for the site key.
@@ -71,6 +84,7 @@ impl Preamble {
         let mut view = PreambleView::new_zeroed();
         view.magic = PREAMBLE_MAGIC;
         view.kind = self.kind as u8;
+        view.pattern = self.pattern as u8;
         view.version_min = self.versions.min.into();
         view.version_max = self.versions.max.into();
         view.handshake_bytes = self.handshake_bytes.into();
@@ -99,13 +113,24 @@ impl Preamble {
                 });
             }
         };
+        let pattern = match view.pattern {
+            0 => HandshakePattern::SharedKey,
+            1 => HandshakePattern::KeyPairs,
+            other => {
+                return Err(WireError::Unknown {
+                    field: "the pattern of a handshake",
+                    value: other.into(),
+                });
+            }
+        };
         let versions = VersionRange { min: view.version_min.get(), max: view.version_max.get() };
-        if versions.min > versions.max || view.reserved_short != [0; 3] || view.reserved != [0; 18]
+        if versions.min > versions.max || view.reserved_short != [0; 2] || view.reserved != [0; 18]
         {
             return Err(WireError::Contradiction { field: "a preamble" });
         }
         Ok(Preamble {
             kind,
+            pattern,
             versions,
             key_id: view.key_id,
             handshake_bytes: view.handshake_bytes.get(),
@@ -141,6 +166,10 @@ pub(crate) enum VersionRefusal {
     NotHere,
     /// This side has no key, so it only accepts processes of the same user.
     OtherUser,
+    /// This side has no key of the kind that the pattern needs.
+    OtherPattern,
+    /// The allow file of this side does not let the public key of the other side in.
+    NotAllowed,
 }
 
 impl PreambleReply {
@@ -185,6 +214,8 @@ impl PreambleReply {
             3 => PreambleReply::Refused(VersionRefusal::KeyDiffers),
             4 => PreambleReply::Refused(VersionRefusal::NotHere),
             5 => PreambleReply::Refused(VersionRefusal::OtherUser),
+            6 => PreambleReply::Refused(VersionRefusal::OtherPattern),
+            7 => PreambleReply::Refused(VersionRefusal::NotAllowed),
             other => {
                 return Err(WireError::Unknown {
                     field: "the verdict of a reply",
@@ -208,6 +239,8 @@ impl VersionRefusal {
             VersionRefusal::KeyDiffers => 3,
             VersionRefusal::NotHere => 4,
             VersionRefusal::OtherUser => 5,
+            VersionRefusal::OtherPattern => 6,
+            VersionRefusal::NotAllowed => 7,
         }
     }
 }
@@ -217,7 +250,8 @@ impl VersionRefusal {
 struct PreambleView {
     magic: [u8; 4],
     kind: u8,
-    reserved_short: [u8; 3],
+    pattern: u8,
+    reserved_short: [u8; 2],
     version_min: U16,
     version_max: U16,
     handshake_bytes: U16,
@@ -272,6 +306,8 @@ mod tests {
             PreambleReply::Refused(VersionRefusal::KeyDiffers),
             PreambleReply::Refused(VersionRefusal::NotHere),
             PreambleReply::Refused(VersionRefusal::OtherUser),
+            PreambleReply::Refused(VersionRefusal::OtherPattern),
+            PreambleReply::Refused(VersionRefusal::NotAllowed),
         ];
         for reply in replies {
             assert_eq!(PreambleReply::decode(&reply.encode()), Ok(reply));
@@ -292,11 +328,14 @@ mod tests {
             kind in prop::sample::select(vec![
                 ConnectionKind::Control, ConnectionKind::Data, ConnectionKind::Client
             ]),
+            pattern in prop::sample::select(vec![
+                HandshakePattern::SharedKey, HandshakePattern::KeyPairs
+            ]),
             min in any::<u16>(), more in any::<u16>(), key_id in any::<[u8; 16]>(),
             handshake_bytes in any::<u16>(),
         ) {
             let versions = versions(min, min.saturating_add(more));
-            let preamble = Preamble { kind, versions, key_id, handshake_bytes };
+            let preamble = Preamble { kind, pattern, versions, key_id, handshake_bytes };
             prop_assert_eq!(Preamble::decode(&preamble.encode()), Ok(preamble));
         }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::error::{Error, Result};
 use crate::core::wire::version::ConnectionKind;
-use crate::io::session::{Connection, ConnectionHello, Key, PeerDialer, dial};
+use crate::io::session::{Connection, ConnectionHello, DialKey, PeerDialer, dial};
 
 /// Limit on dialled addresses of a name, which is the number of tokens for their connections.
 pub(super) const PLACES: usize = 8;
@@ -36,7 +36,7 @@ impl NodeDialing {
     pub(super) fn dial_next(
         &mut self,
         now: Instant,
-        key: &Key,
+        key: &DialKey,
         register: impl FnOnce(&mut Connection, usize) -> Result<()>,
     ) -> bool {
         let Some(address) = self.reach.next(now) else { return false };

@@ -1,7 +1,8 @@
 //! Event loop of the master ([`run`]): connections to all nodes, and clients that ask for its
-//! status ([`pending_connections`]). It is not on the data path, and a node needs nothing from it
-//! between two plans.
+//! status ([`pending_connections`], `client_door`). It is not on the data path, and a node needs
+//! nothing from it between two plans.
 
+mod client_door;
 mod dialing;
 pub(crate) mod file_limit;
 mod pending_connections;

@@ -6,19 +6,17 @@ use std::time::Instant;
 
 use mio::{Registry, Token};
 
+use super::client_door::ClientDoor;
 use crate::core::error::{Code, Error, Result};
 use crate::core::master::machine::SESSION_WITHIN;
 use crate::core::wire::control;
 use crate::core::wire::control::{MasterQuery, QueryAnswer};
-use crate::core::wire::version::ConnectionKind;
+use crate::io::clock::awake;
 use crate::io::session::descriptors;
 use crate::io::session::descriptors::SpareDescriptor;
 use crate::io::session::strangers;
 use crate::io::session::strangers::{OrderedDeadlines, SILENT_MAX, UnprovenConnections};
-use crate::io::session::{
-    AcceptOutcome, Connection, ConnectionHello, HelloReply, IncomingData, Key, KeyAuthenticator,
-    Listener,
-};
+use crate::io::session::{AcceptOutcome, Connection, IncomingData, Listener};
 
 /// Limit on authenticated clients; as many unauthenticated ones may be open, too.
 const VISITORS_MAX: usize = 64;
@@ -28,8 +26,8 @@ pub(super) type ClientAnswer<'a> = &'a dyn Fn(MasterQuery) -> String;
 
 /// Connections of clients, by token.
 pub(super) struct PendingConnections {
-    /// Port of the clients and their key, if there is one.
-    listener: Option<(Listener, Key)>,
+    /// Port of the clients, and who they may be, if there is one.
+    listener: Option<(Listener, ClientDoor)>,
     open: HashMap<Token, Connection>,
     strangers: UnprovenConnections,
     deadlines: OrderedDeadlines,
@@ -39,7 +37,10 @@ pub(super) struct PendingConnections {
 
 impl PendingConnections {
     /// Creates an empty table. Tokens are assigned from `first_token` on.
-    pub(super) fn new(listener: Option<(Listener, Key)>, first_token: usize) -> PendingConnections {
+    pub(super) fn new(
+        listener: Option<(Listener, ClientDoor)>,
+        first_token: usize,
+    ) -> PendingConnections {
         PendingConnections {
             listener,
             open: HashMap::new(),
@@ -75,8 +76,12 @@ impl PendingConnections {
     ///
     /// # Errors
     /// Errors of the handshake.
-    fn settle(&mut self, token: Token, door: &dyn KeyAuthenticator) -> Result<()> {
+    fn settle(&mut self, token: Token) -> Result<()> {
         let Some(visitor) = self.open.get_mut(&token) else { return Ok(()) };
+        let Some((_, door)) = &mut self.listener else { return Ok(()) };
+        if !visitor.is_up() {
+            door.refresh(awake());
+        }
         visitor.ready(door)?;
         if visitor.is_up() {
             self.strangers.remove(token);
@@ -155,13 +160,8 @@ impl PendingConnections {
     }
 
     fn visit(&mut self, token: Token, answer: ClientAnswer<'_>) -> Result<()> {
-        let Some((_, key)) = &self.listener else { return Ok(()) };
-        let key = key.clone();
-        let door = |hello: &ConnectionHello| {
-            (hello.kind == ConnectionKind::Client)
-                .then(|| HelloReply { key: key.clone(), payload: Vec::new() })
-        };
-        self.settle(token, &door)?;
+        self.settle(token)?;
+        let Some((_, door)) = &self.listener else { return Ok(()) };
         while let Some(visitor) = self.open.get_mut(&token).filter(|visitor| visitor.is_up()) {
             match visitor.receive()? {
                 IncomingData::Pending => return Ok(()),
@@ -169,7 +169,11 @@ impl PendingConnections {
                     return Err(Error::new(Code::Unreachable, "it closed the connection"));
                 }
                 IncomingData::Message(bytes) => {
-                    let json = answer(control::decode::<MasterQuery>(&bytes)?);
+                    let query = control::decode::<MasterQuery>(&bytes)?;
+                    let json = match door.refusal(visitor.initiator(), query) {
+                        Some(error) => refusal_json(&error),
+                        None => answer(query),
+                    };
                     visitor.send(&control::encode(&QueryAnswer { json })?)?;
                 }
             }
@@ -199,4 +203,10 @@ impl PendingConnections {
         self.deadlines.set(token, None);
         self.open.remove(&token);
     }
+}
+
+/// Returns the answer to a question that its asker has no right to.
+fn refusal_json(error: &Error) -> String {
+    let (code, message) = (error.code.number(), &error.message);
+    serde_json::json!({ "refused": { "code": code, "message": message } }).to_string()
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token, Waker};
 use zeroize::Zeroizing;
 
+use super::client_door::ClientDoor;
 use super::dialing::{NodeDialing, PLACES};
 use super::file_limit;
 use super::pending_connections::PendingConnections;
@@ -23,7 +24,7 @@ use crate::core::wire::control::{MasterQuery, ToMaster, ToNode};
 use crate::core::wire::version::ConnectionKind;
 use crate::io::clock::{Clock, awake};
 use crate::io::session::{
-    Connection, ConnectionHello, HelloReply, IncomingData, Key, Listener, dial,
+    Connection, ConnectionHello, DialKey, HelloReply, IncomingData, Listener, SiteAccess, dial,
 };
 
 /// Interval of the progress display.
@@ -60,10 +61,10 @@ impl MasterShared {
 pub(crate) struct MasterSetup {
     /// All addresses of each node's name, or the error of resolving it.
     pub(crate) nodes: Vec<Result<Vec<SocketAddr>>>,
-    /// The key of the control sessions.
-    pub(crate) key: Key,
-    /// Listener for `status` and `cancel`, and their key.
-    pub(crate) visitors: Option<(StdListener, Key)>,
+    /// The key that each node is dialled with; one for each node that has addresses.
+    pub(crate) keys: Vec<Option<DialKey>>,
+    /// Listener for `status` and `cancel`, and who may ask.
+    pub(crate) visitors: Option<(StdListener, SiteAccess)>,
     pub(crate) shared: Arc<MasterShared>,
 }
 
@@ -75,8 +76,8 @@ struct MasterLoop<'a> {
     nodes: Vec<NodeConnection>,
     /// Nodes that are being dialled: a deadline runs for their connections.
     dialled: BTreeSet<usize>,
-    /// The key of the control sessions.
-    key: Key,
+    /// The key that each node is dialled with.
+    keys: Vec<Option<DialKey>>,
     visitors: PendingConnections,
     shared: Arc<MasterShared>,
     show: &'a mut dyn FnMut(&Coordinator),
@@ -103,10 +104,10 @@ pub(crate) fn conduct(
     let waker = Arc::new(Waker::new(poll.registry(), WAKE).map_err(failed)?);
     *setup.shared.waker.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(waker);
     let listener = match setup.visitors {
-        Some((listener, key)) => {
+        Some((listener, access)) => {
             let mut listener = Listener::new(listener).map_err(failed)?;
             listener.register(poll.registry(), LISTENER).map_err(failed)?;
-            Some((listener, key))
+            Some((listener, ClientDoor::new(access)))
         }
         None => None,
     };
@@ -118,7 +119,7 @@ pub(crate) fn conduct(
         poll,
         nodes,
         dialled: BTreeSet::new(),
-        key: setup.key,
+        keys: setup.keys,
         visitors: PendingConnections::new(listener, next_visitor),
         shared: setup.shared,
         show,
@@ -258,9 +259,11 @@ impl MasterLoop<'_> {
         let (registry, nodes) = (self.poll.registry(), self.nodes.len());
         let Some(dialing) = &mut self.nodes[index].dialing else { return };
         let token = |place: usize| Token(FIRST_NODE + place * nodes + index);
-        while dialing.dial_next(now, &self.key, |connection, place| {
-            connection.register(registry, token(place))
-        }) {}
+        let key = self.keys[index].as_ref().expect("a node with addresses has a key");
+        while dialing
+            .dial_next(now, key, |connection, place| connection.register(registry, token(place)))
+        {
+        }
         if dialing.is_over() {
             let roster = self.machine.coordinator().roster();
             let error = dialing.error(&roster.entries[index].address.to_string());
@@ -271,8 +274,8 @@ impl MasterLoop<'_> {
     /// Dials one address, and waits for the events of the connection.
     fn dial(&mut self, index: usize, address: SocketAddr, deadline: Instant) -> Result<()> {
         let hello = ConnectionHello { kind: ConnectionKind::Control, key_id: [0; 16] };
-        let mut connection =
-            Connection::initiate(dial(address, None)?, hello, &self.key, &[], deadline)?;
+        let key = self.keys[index].as_ref().expect("a node with addresses has a key");
+        let mut connection = Connection::initiate(dial(address, None)?, hello, key, &[], deadline)?;
         connection.register(self.poll.registry(), Token(FIRST_NODE + index))?;
         self.nodes[index].connection = Some(connection);
         Ok(())

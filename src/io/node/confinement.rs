@@ -53,6 +53,8 @@ fn paths(options: &NodeOptions) -> Vec<ConfinedPath> {
     paths.extend(USED.map(|path| of(path.as_ref(), PathAccess::UseFile)));
     let named = HWLOC_VARIABLES.into_iter().filter_map(std::env::var_os).map(PathBuf::from);
     paths.extend(named.map(|path| of(&path, PathAccess::Read)));
+    // An allow file that is replaced is another file of the same directory.
+    paths.extend(options.access.allow_directories().map(|path| of(&path, PathAccess::Read)));
     let changes = options.roots.rights.writes;
     let access = |writes| if writes && changes { PathAccess::Change } else { PathAccess::Read };
     if options.roots.allowed.memory {

@@ -89,12 +89,13 @@ impl Node {
         let node_transfer = NodeTransfer::new(prepare.clone(), policy, ports, &self.ports.nics());
         transfer_log::log_begin(transfer, &prepare, self.intake.peer(session));
         let key = node_transfer.flows.key().clone();
-        self.intake.keyring().open(prepare.transfer, key, policy);
+        self.intake.open_flows(session, prepare.transfer, key, policy);
         let quits = Arc::clone(&node_transfer.quits);
         self.transfers.insert(transfer, node_transfer);
-        match refusal {
-            None => self.workers.open(transfer, prepare, self.ports.len(), quits),
-            Some(error) => self.opened(transfer, Err(error)),
+        let judge_rows = || self.intake.check_rows(session, &prepare.rows, &self.options.roots);
+        match refusal.map_or_else(judge_rows, Err) {
+            Ok(()) => self.workers.open(transfer, prepare, self.ports.len(), quits),
+            Err(error) => self.opened(transfer, Err(error)),
         }
     }
 

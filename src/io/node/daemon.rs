@@ -141,7 +141,7 @@ impl Node {
             poll.registry().try_clone().map_err(failed)?,
             control,
             listeners,
-            options.key.clone(),
+            options.access.clone(),
             NodeOptions::advert(ports.adverts()),
             strangers::share(descriptors),
         );
@@ -285,6 +285,7 @@ impl Node {
     /// A master says something, or its session ends.
     fn master_ready(&mut self, token: Token) {
         while let Some(event) = self.intake.hear_master(token) {
+            let event = self.intake.judge_resume(event);
             self.handle(event);
         }
     }

@@ -7,23 +7,28 @@ use std::time::{Duration, Instant};
 use mio::{Registry, Token};
 use zeroize::Zeroizing;
 
-use super::keyring::Keyring;
+use super::keyring::{Keyring, OpenTransfer};
 use super::port_set::PortSet;
 use super::sessions::{DialledFlow, HANDSHAKE_WITHIN, NodeSession, SessionRole, SessionTable};
 use super::transfer_log;
+use crate::core::access::PublicKey;
 use crate::core::error::{Code, Error, Result};
 use crate::core::node::machine::limits::share_of_one;
 use crate::core::node::machine::{MasterOrigin, NodeEvent, SessionIx};
 use crate::core::piece::TransferIx;
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::wire::control;
-use crate::core::wire::control::{NodeAdvert, ToNode};
+use crate::core::wire::control::{NodeAdvert, ToNode, WireRow};
+use crate::core::wire::terms::WirePolicy;
 use crate::core::wire::version::ConnectionKind;
 use crate::io::clock::awake;
 use crate::io::log;
 use crate::io::session::descriptors::SpareDescriptor;
 use crate::io::session::strangers;
-use crate::io::session::{AcceptOutcome, Connection, FlowStream, IncomingData, Key, Listener};
+use crate::io::session::{
+    AcceptOutcome, Connection, FlowStream, IncomingData, Key, Listener, SiteAccess,
+};
+use crate::io::store::RootOptions;
 
 /// The token of the inbox.
 pub(super) const INBOX: Token = Token(1);
@@ -96,7 +101,7 @@ impl ConnectionIntake {
         registry: Registry,
         mut control: Listener,
         mut listeners: Vec<Listener>,
-        site_key: Key,
+        access: SiteAccess,
         advert: NodeAdvert,
         strangers_max: usize,
     ) -> std::io::Result<ConnectionIntake> {
@@ -112,7 +117,7 @@ impl ConnectionIntake {
             spare: SpareDescriptor::new(),
             next_token: FIRST_SESSION,
             sessions: SessionTable::new(strangers_max),
-            keyring: Keyring::new(site_key, &advert),
+            keyring: Keyring::new(access, &advert),
             advert,
             addresses_read: awake(),
         })
@@ -264,6 +269,9 @@ impl ConnectionIntake {
     /// Has a connection read and write all that it can.
     pub(super) fn advance(&mut self, token: Token) -> Option<SessionStep> {
         let session = self.sessions.get_mut(token)?;
+        if matches!(session.role, SessionRole::Visitor { .. }) {
+            self.keyring.refresh(awake());
+        }
         if let Err(error) = session.connection.ready(&self.keyring) {
             return self.end(token, error).map(SessionStep::Over);
         }
@@ -388,6 +396,53 @@ impl ConnectionIntake {
     /// The address of a master.
     pub(super) fn peer(&self, session: SessionIx) -> Option<std::net::SocketAddr> {
         self.sessions.get(token_of(session))?.connection.peer()
+    }
+
+    /// Refuses rows that the master of a session has no right to.
+    ///
+    /// # Errors
+    /// `Code::Refused`, with the first such row; `Code::Unreachable` if the session is gone.
+    pub(super) fn check_rows(
+        &self,
+        session: SessionIx,
+        rows: &[WireRow],
+        roots: &RootOptions,
+    ) -> Result<()> {
+        let master = self
+            .master_key(session)
+            .ok_or_else(|| Error::new(Code::Unreachable, "the session of its master is over"))?;
+        self.keyring.check_rows(master.as_ref(), rows, roots)
+    }
+
+    /// Lets flows of a transfer in, which the master of a session begins.
+    pub(super) fn open_flows(
+        &mut self,
+        session: SessionIx,
+        transfer: [u8; 16],
+        key: Key,
+        policy: WirePolicy,
+    ) {
+        let master = self.master_key(session).flatten();
+        self.keyring.open(transfer, OpenTransfer { key, policy, master });
+    }
+
+    /// Refuses to let a master resume the transfer of another key.
+    pub(super) fn judge_resume(&self, event: NodeEvent) -> NodeEvent {
+        let NodeEvent::Message { session, message: ToNode::Resume(resume) } = &event else {
+            return event;
+        };
+        let Some(meant) = self.keyring.transfer(&resume.transfer) else { return event };
+        if self.master_key(*session) == Some(meant.master) {
+            return event;
+        }
+        let error = Error::new(Code::Refused, "this transfer is that of another key");
+        NodeEvent::Garbled { session: *session, error }
+    }
+
+    /// The public key of a master, if it has one; `None` if its session is gone.
+    pub(super) fn master_key(&self, session: SessionIx) -> Option<Option<PublicKey>> {
+        let NodeSession { connection, .. } = self.sessions.get(token_of(session))?;
+        connection.is_up().then(|| connection.initiator().copied())
     }
 
     /// Closes the connections of flows that are still being opened for a transfer: those of one

@@ -1,24 +1,40 @@
-//! Keys of those who may connect: masters with the site key, and flows with the key of a transfer
-//! that is under way here.
+//! Keys of those who may connect, and their rights: masters with a site key or an allowed public
+//! key, and flows with the key of a transfer that is under way here.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
 
+use crate::core::access::PublicKey;
+use crate::core::error::{Code, Error, Result};
+use crate::core::spec::{DataUri, RowRole};
 use crate::core::wire::control;
-use crate::core::wire::control::{FlowReply, NodeAdvert};
+use crate::core::wire::control::{FlowReply, NodeAdvert, WireRow};
 use crate::core::wire::terms::WirePolicy;
 use crate::core::wire::version::ConnectionKind;
-use crate::io::session::{ConnectionHello, HelloReply, Key, KeyAuthenticator};
+use crate::io::log;
+use crate::io::session::{ConnectionHello, HelloReply, Key, KeyAuthenticator, KeyPair, SiteAccess};
+use crate::io::store::RootOptions;
 
 /// The keys that open this node.
 pub(super) struct Keyring {
-    site_key: Key,
+    access: SiteAccess,
     advert: Vec<u8>,
-    flow_keys: HashMap<[u8; 16], (Key, WirePolicy)>,
+    transfers: HashMap<[u8; 16], OpenTransfer>,
+}
+
+/// A transfer that is under way here.
+pub(super) struct OpenTransfer {
+    /// Key of its flows.
+    pub(super) key: Key,
+    pub(super) policy: WirePolicy,
+    /// Public key of its master; `None` with a shared key.
+    pub(super) master: Option<PublicKey>,
 }
 
 impl Keyring {
-    pub(super) fn new(site_key: Key, advert: &NodeAdvert) -> Keyring {
-        Keyring { site_key, advert: encoded(advert), flow_keys: HashMap::new() }
+    pub(super) fn new(access: SiteAccess, advert: &NodeAdvert) -> Keyring {
+        Keyring { access, advert: encoded(advert), transfers: HashMap::new() }
     }
 
     /// Tells masters that come from now on something else of this node.
@@ -27,12 +43,68 @@ impl Keyring {
     }
 
     /// Lets flows of a transfer in.
-    pub(super) fn open(&mut self, transfer: [u8; 16], key: Key, wire: WirePolicy) {
-        self.flow_keys.insert(transfer, (key, wire));
+    pub(super) fn open(&mut self, transfer: [u8; 16], open: OpenTransfer) {
+        self.transfers.insert(transfer, open);
+    }
+
+    /// Returns a transfer that is under way here.
+    pub(super) fn transfer(&self, transfer: &[u8; 16]) -> Option<&OpenTransfer> {
+        self.transfers.get(transfer)
     }
 
     pub(super) fn shut(&mut self, transfer: &[u8; 16]) {
-        self.flow_keys.remove(transfer);
+        self.transfers.remove(transfer);
+    }
+
+    /// Reads the allow file again if it has changed, before somebody is judged.
+    pub(super) fn refresh(&mut self, now: Instant) {
+        if let Err(error) = self.access.refresh(now) {
+            log::say(&format!("the rights stay as they were: {error}"));
+        }
+    }
+
+    /// Refuses rows that a master has no right to. A site key has every right.
+    ///
+    /// # Errors
+    /// `Code::Refused`, with the first such row.
+    pub(super) fn check_rows(
+        &self,
+        master: Option<&PublicKey>,
+        rows: &[WireRow],
+        roots: &RootOptions,
+    ) -> Result<()> {
+        let Some(master) = master else { return Ok(()) };
+        let refused = |what: String| {
+            Err(Error::new(Code::Refused, what)
+                .remedy("give the key that right in the allow file of the node"))
+        };
+        // The file may have changed since the session began.
+        let Some(rights) = self.access.rights(master).filter(|rights| rights.master) else {
+            return refused(format!("{} lacks the right `master`", master.short()));
+        };
+        for row in rows {
+            let root = match row.uri.parse() {
+                // One below no root is refused when it is opened.
+                Ok(DataUri::File(path)) => match roots.name_for(&path) {
+                    Some(name) => Some(name.clone()),
+                    None => continue,
+                },
+                Ok(DataUri::Pattern(_) | DataUri::Null) => continue,
+                // Shared memory is below no root. What is no URI is refused when it is opened.
+                Ok(DataUri::Mem(_)) | Err(_) => None,
+            };
+            if let Some(right) = rights.missing(row.role, root.as_ref()) {
+                let role = match row.role {
+                    RowRole::Sender => "writer",
+                    RowRole::Receiver => "reader",
+                };
+                let (uri, span, key) = (&row.uri, row.span, master.short());
+                return refused(format!(
+                    "the {role} row {uri} {span}: {key} lacks the right `{right}`"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -44,15 +116,28 @@ impl KeyAuthenticator for Keyring {
     fn admit(&self, hello: &ConnectionHello, is_inside: bool) -> Option<HelloReply> {
         match hello.kind {
             ConnectionKind::Control => {
-                Some(HelloReply { key: self.site_key.clone(), payload: self.advert.clone() })
+                let keys = self.access.identity.shared_keys();
+                Some(HelloReply { keys, payload: self.advert.clone() })
             }
             ConnectionKind::Data => {
-                let (key, wire) = self.flow_keys.get(&hello.key_id)?;
-                let reply = control::encode(&FlowReply { terms: wire.terms(is_inside) });
+                let OpenTransfer { key, policy, .. } = self.transfers.get(&hello.key_id)?;
+                let reply = control::encode(&FlowReply { terms: policy.terms(is_inside) });
                 let payload = reply.expect("a reply has two numbers");
-                Some(HelloReply { key: key.clone(), payload })
+                Some(HelloReply { keys: vec![key.clone()], payload })
             }
             ConnectionKind::Client => None,
         }
+    }
+
+    fn admit_pairs(&self, hello: &ConnectionHello) -> Option<Vec<Arc<KeyPair>>> {
+        match hello.kind {
+            ConnectionKind::Control => Some(self.access.identity.pairs()),
+            ConnectionKind::Data | ConnectionKind::Client => None,
+        }
+    }
+
+    fn admit_public(&self, _: &ConnectionHello, public: &PublicKey) -> Option<Vec<u8>> {
+        let rights = self.access.rights(public).filter(|rights| rights.master);
+        rights.map(|_| self.advert.clone())
     }
 }

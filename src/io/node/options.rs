@@ -17,7 +17,9 @@ use crate::core::units::Moment;
 use crate::core::wire::control::{NodeAdvert, RailAdvert};
 use crate::core::wire::terms::{WirePolicy, WireRules};
 use crate::io::confine::ConfineMode;
-use crate::io::session::Key;
+#[cfg(test)]
+use crate::io::session::Identity;
+use crate::io::session::SiteAccess;
 use crate::io::store::RootOptions;
 #[cfg(test)]
 use crate::io::store::{AllowedKinds, DeclaredRoot, RootPlace, RootRights};
@@ -33,8 +35,8 @@ pub(crate) struct NodeOptions {
     pub(crate) roots: RootOptions,
     /// Whether the kernel keeps the node from all that it does not need.
     pub(crate) confine: ConfineMode,
-    /// The site key; the open one where there is none.
-    pub(crate) key: Key,
+    /// Its keys, the open one where there is none, and those that it lets in.
+    pub(crate) access: SiteAccess,
     /// The least protection of the bytes on the wire.
     pub(crate) wire_min: WireLevel,
     /// A master has started it, so that it ends when that master is gone.
@@ -142,7 +144,7 @@ impl NodeOptions {
                 rights: RootRights::ALL,
             },
             confine: ConfineMode::Off,
-            key: Key::open(),
+            access: SiteAccess::of(Identity::open()),
             wire_min: WireLevel::Clear,
             launched: false,
             transfers_max: TRANSFERS_DEFAULT,

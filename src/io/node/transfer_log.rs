@@ -23,7 +23,7 @@ pub(super) fn log_start(
     let threads = nics.len();
     nics.dedup();
     let roots: Vec<String> = options.roots.declared.iter().map(ToString::to_string).collect();
-    let (root, key) = (roots.join(" "), !options.key.is_open());
+    let (root, key) = (roots.join(" "), options.access.identity.names());
     let (wire_min, nics) = (options.wire_min.name(), nics.join(","));
     let confined = confinement.to_string();
     tracing::info!(%address, %root, key, wire_min, nics, threads, confined, "listens");

@@ -10,14 +10,17 @@ use std::time::Instant;
 use mio::net::TcpStream;
 use mio::{Registry, Token};
 
+use super::identity::DialKey;
+#[cfg(feature = "stand-ins")]
 use super::key::Key;
 use super::noise::{
     ConnectionHello, EstablishedSession, HandshakeStep, KeyAuthenticator, NoiseHandshake,
-    other_user,
 };
 use super::reach::DialProgress;
+use super::refusals::other_user;
 use super::sealed::{SealedStream, sealed_bytes};
 use super::socket::{BufferedSocket, FilledBytes};
+use crate::core::access::PublicKey;
 use crate::core::error::{Code, Error, Result};
 use crate::core::seal::FlowSecrets;
 use crate::core::wire::limits::MESSAGE_BYTES_MAX;
@@ -62,6 +65,7 @@ enum ConnectionState {
 
 struct EstablishedState {
     hello: ConnectionHello,
+    initiator: Option<PublicKey>,
     payload: Vec<u8>,
     sealed: SealedStream,
     secrets: Option<FlowSecrets>,
@@ -88,11 +92,12 @@ impl Connection {
     pub(crate) fn initiate(
         stream: TcpStream,
         hello: ConnectionHello,
-        key: &Key,
+        key: impl Into<DialKey>,
         payload: &[u8],
         deadline: Instant,
     ) -> Result<Connection> {
-        let (handshake, first) = NoiseHandshake::initiate(hello, key, payload)?;
+        let key = key.into();
+        let (handshake, first) = NoiseHandshake::initiate(hello, &key, payload)?;
         let state = ConnectionState::Connecting(Box::new(handshake));
         let mut connection = Connection::new(BufferedSocket::new(stream)?, state, deadline);
         connection.dialled_without_key = key.is_open();
@@ -215,6 +220,12 @@ impl Connection {
     /// Returns the purpose of the connection; `None` until it is up.
     pub(crate) fn hello(&self) -> Option<ConnectionHello> {
         self.up().map(|up| up.hello)
+    }
+
+    /// Returns the public key of the side that dialled; `None` with a shared key, and until the
+    /// connection is up.
+    pub(crate) fn initiator(&self) -> Option<&PublicKey> {
+        self.up().and_then(|up| up.initiator.as_ref())
     }
 
     /// Takes the payload of the peer's handshake: an advert, a flow's hello, or nothing. It is
@@ -384,10 +395,12 @@ impl Connection {
     }
 
     fn rise(&mut self, established: EstablishedSession) -> Result<()> {
-        let EstablishedSession { hello, version, payload, transport, secrets } = established;
+        let EstablishedSession { hello, version, initiator, payload, transport, secrets } =
+            established;
         tracing::debug!(version, kind = ?hello.kind, "a connection is up");
         self.state = ConnectionState::Up(Box::new(EstablishedState {
             hello,
+            initiator,
             payload,
             sealed: SealedStream::new(transport),
             secrets,
@@ -401,9 +414,9 @@ impl Connection {
 pub(crate) fn at_rest(key: &Key) -> Result<impl Sized + use<>> {
     let hello = ConnectionHello { kind: ConnectionKind::Control, key_id: [0; 16] };
     let door = |_: &ConnectionHello| {
-        Some(super::noise::HelloReply { key: key.clone(), payload: Vec::new() })
+        Some(super::noise::HelloReply { keys: vec![key.clone()], payload: Vec::new() })
     };
-    let (mut dialler, mut to_listener) = NoiseHandshake::initiate(hello, key, &[])?;
+    let (mut dialler, mut to_listener) = NoiseHandshake::initiate(hello, &key.into(), &[])?;
     let (mut listener, mut to_dialler) = (NoiseHandshake::respond(true), Vec::new());
     loop {
         while !to_listener.is_empty() && to_listener.len() >= listener.wants() {
@@ -420,6 +433,7 @@ pub(crate) fn at_rest(key: &Key) -> Result<impl Sized + use<>> {
                 let EstablishedSession { hello, transport, .. } = *established;
                 return Ok(Box::new(EstablishedState {
                     hello,
+                    initiator: None,
                     payload: Vec::new(),
                     sealed: SealedStream::new(transport),
                     secrets: None,

@@ -7,24 +7,31 @@
 //! confirmation: an empty sealed message              →   up
 //! ```
 //!
-//! Noise's `NNpsk0` ends after two messages. Anybody can replay a recorded first message. A control
-//! connection would notice at the next message, but a data flow continues in clear. So the
-//! responder waits for a confirmation that only a holder of the key can make now. It costs the
-//! initiator no round trip.
+//! Peers with a shared key take Noise's `NNpsk0`, those with key pairs `IK`: the preamble says
+//! which, and both sides must have a key of that kind. Either ends after two messages. Anybody can
+//! replay a recorded first message. A control connection would notice at the next message, but a
+//! data flow continues in clear. So the responder waits for a confirmation that only a holder of
+//! the key can make now. It costs the initiator no round trip.
 //!
 //! The cipher suite is `ChaChaPoly` with `BLAKE2s`: a kilobyte of control data per node needs no
 //! speed, and neither cipher needs special instructions to be fast or free of timing leaks.
 
+use std::sync::Arc;
+
 use snow::{Builder, HandshakeState, TransportState};
 
+use super::identity::DialKey;
 use super::key::Key;
+use super::key_pair::KeyPair;
+use super::refusals::{nonsense, refused, unexpected, unproven};
+use super::suites::{builder, pair_builder};
+use crate::core::access::PublicKey;
 use crate::core::error::{Code, Error, Result};
 use crate::core::seal::FlowSecrets;
-use crate::core::wire::WireError;
 use crate::core::wire::limits::ADVERT_BYTES_MAX;
 use crate::core::wire::version::{
-    ConnectionKind, PREAMBLE_BYTES, Preamble, PreambleReply, REPLY_BYTES, VERSIONS, VersionRefusal,
-    negotiate,
+    ConnectionKind, HandshakePattern, PREAMBLE_BYTES, Preamble, PreambleReply, REPLY_BYTES,
+    VERSIONS, VersionRefusal, negotiate,
 };
 
 /// Purpose of a connection, and its key.
@@ -38,8 +45,8 @@ pub(crate) struct ConnectionHello {
 
 /// Responder's reply to an accepted hello.
 pub(crate) struct HelloReply {
-    /// Key that the initiator must prove.
-    pub(crate) key: Key,
+    /// Keys of which the initiator must prove one; none if this side has no shared key.
+    pub(crate) keys: Vec<Key>,
     /// Payload that the initiator receives once it has; at most [`PAYLOAD_BYTES_MAX`].
     pub(crate) payload: Vec<u8>,
 }
@@ -49,6 +56,18 @@ pub(crate) trait KeyAuthenticator {
     /// Returns the key for a hello, or `None` if no such peer is expected. A connection `is_inside`
     /// this machine if both of its addresses are loopback ones.
     fn admit(&self, hello: &ConnectionHello, is_inside: bool) -> Option<HelloReply>;
+
+    /// Returns the key pairs of this side, one of which the initiator must know; `None` if no such
+    /// peer is expected.
+    fn admit_pairs(&self, hello: &ConnectionHello) -> Option<Vec<Arc<KeyPair>>> {
+        self.admit(hello, false).map(|_| Vec::new())
+    }
+
+    /// Returns the payload for the holder of this public key, or `None` if it is not allowed in.
+    fn admit_public(&self, hello: &ConnectionHello, public: &PublicKey) -> Option<Vec<u8>> {
+        let _ = (hello, public);
+        None
+    }
 }
 
 impl<F: Fn(&ConnectionHello) -> Option<HelloReply>> KeyAuthenticator for F {
@@ -64,6 +83,8 @@ impl<F: Fn(&ConnectionHello) -> Option<HelloReply>> KeyAuthenticator for F {
 /// `Over`. No byte after the handshake is ever requested.
 pub(super) struct NoiseHandshake {
     state: HandshakeStage,
+    /// Public key of the initiator, once it is known: its own, or that of the peer.
+    initiator: Option<PublicKey>,
 }
 
 /// Next step of the caller.
@@ -80,6 +101,8 @@ pub(super) enum HandshakeStep {
 pub(super) struct EstablishedSession {
     pub(super) hello: ConnectionHello,
     pub(super) version: u16,
+    /// Public key of the initiator; `None` with a shared key.
+    pub(super) initiator: Option<PublicKey>,
     /// Payload of the peer's handshake message.
     pub(super) payload: Vec<u8>,
     pub(super) transport: TransportState,
@@ -103,7 +126,13 @@ enum HandshakeStage {
 /// lost.
 struct UnprovenPeer {
     preamble: Preamble,
-    verdict: std::result::Result<(u16, HelloReply), VersionRefusal>,
+    verdict: std::result::Result<(u16, AcceptedKeys), VersionRefusal>,
+}
+
+/// Keys of the responder, of the kind that the initiator's pattern needs.
+enum AcceptedKeys {
+    Shared(HelloReply),
+    Pairs(Vec<Arc<KeyPair>>),
 }
 
 impl NoiseHandshake {
@@ -113,23 +142,33 @@ impl NoiseHandshake {
     /// If `payload` is longer than [`HELLO_BYTES_MAX`].
     pub(super) fn initiate(
         hello: ConnectionHello,
-        key: &Key,
+        key: &DialKey,
         payload: &[u8],
     ) -> Result<(NoiseHandshake, Vec<u8>)> {
         assert!(payload.len() <= HELLO_BYTES_MAX, "a hello of {} bytes", payload.len());
+        let pattern = match key {
+            DialKey::Shared(_) => HandshakePattern::SharedKey,
+            DialKey::Pair(..) => HandshakePattern::KeyPairs,
+        };
         let handshake_bytes =
-            u16::try_from(payload.len() + OVERHEAD_BYTES).expect("hellos are limited");
+            u16::try_from(payload.len() + first_overhead(pattern)).expect("hellos are limited");
         let (kind, key_id) = (hello.kind, hello.key_id);
-        let preamble = Preamble { kind, versions: VERSIONS, key_id, handshake_bytes }.encode();
-        let mut noise = builder(key, &preamble).build_initiator().map_err(|error| ours(&error))?;
+        let preamble = Preamble { kind, pattern, versions: VERSIONS, key_id, handshake_bytes };
+        let preamble = preamble.encode();
+        let builder = match key {
+            DialKey::Shared(key) => builder(key, &preamble),
+            DialKey::Pair(own, peer) => pair_builder(own, Some(peer), &preamble),
+        };
+        let mut noise = builder.build_initiator().map_err(|error| ours(&error))?;
         let mut bytes = preamble.to_vec();
         bytes.extend(written(&mut noise, payload)?);
-        Ok((NoiseHandshake { state: HandshakeStage::Reply(hello, Box::new(noise)) }, bytes))
+        let state = HandshakeStage::Reply(hello, Box::new(noise));
+        Ok((NoiseHandshake { state, initiator: key.own_public() }, bytes))
     }
 
     /// Creates the responder's side, of a connection that `is_inside` this machine or not.
     pub(super) fn respond(is_inside: bool) -> NoiseHandshake {
-        NoiseHandshake { state: HandshakeStage::Preamble { is_inside } }
+        NoiseHandshake { state: HandshakeStage::Preamble { is_inside }, initiator: None }
     }
 
     /// Returns true if the peer's first message has been read and matches the key.
@@ -152,9 +191,10 @@ impl NoiseHandshake {
     /// Returns true if the peer uses the public key: then its process's user decides.
     pub(super) fn asks_without_key(&self) -> bool {
         match &self.state {
-            HandshakeStage::First(UnprovenPeer { verdict: Ok((_, admission)), .. }) => {
-                admission.key.is_open()
-            }
+            HandshakeStage::First(UnprovenPeer {
+                verdict: Ok((_, AcceptedKeys::Shared(admission))),
+                ..
+            }) => admission.keys.iter().any(Key::is_open),
             _ => false,
         }
     }
@@ -176,10 +216,10 @@ impl NoiseHandshake {
         let result = match std::mem::replace(&mut self.state, HandshakeStage::Over) {
             HandshakeStage::Reply(hello, noise) => self.on_reply(hello, noise, bytes),
             HandshakeStage::Answer { hello, noise, version, .. } => {
-                on_answer(hello, *noise, version, bytes)
+                on_answer(hello, *noise, version, self.initiator, bytes)
             }
             HandshakeStage::Preamble { is_inside } => self.on_preamble(bytes, door, is_inside),
-            HandshakeStage::First(visitor) => self.on_first(visitor, bytes),
+            HandshakeStage::First(visitor) => self.on_first(visitor, bytes, door),
             HandshakeStage::Confirmation(established) => on_confirmation(established, bytes),
             HandshakeStage::Over => {
                 Err(Error::new(Code::Internal, "a handshake went on after its end"))
@@ -204,7 +244,9 @@ impl NoiseHandshake {
                 self.state = HandshakeStage::Answer { hello, noise, version, bytes };
                 Ok(HandshakeStep::Send(Vec::new()))
             }
-            PreambleReply::Refused(refusal) => Err(refused(hello.kind, refusal)),
+            PreambleReply::Refused(refusal) => {
+                Err(refused(hello.kind, refusal, self.initiator.as_ref()))
+            }
         }
     }
 
@@ -216,36 +258,58 @@ impl NoiseHandshake {
     ) -> Result<HandshakeStep> {
         let preamble = Preamble::decode(bytes).map_err(unproven)?;
         let message_bytes = usize::from(preamble.handshake_bytes);
-        if !(OVERHEAD_BYTES..=OVERHEAD_BYTES + HELLO_BYTES_MAX).contains(&message_bytes) {
+        let overhead = first_overhead(preamble.pattern);
+        if !(overhead..=overhead + HELLO_BYTES_MAX).contains(&message_bytes) {
             return Err(nonsense());
         }
         let verdict = match negotiate(VERSIONS, preamble.versions) {
             Err(_) => Err(VersionRefusal::Version(VERSIONS)),
-            Ok(version) => {
-                let hello = ConnectionHello { kind: preamble.kind, key_id: preamble.key_id };
-                door.admit(&hello, is_inside)
-                    .map(|admission| (version, admission))
-                    .ok_or(unexpected(preamble.kind))
-            }
+            Ok(version) => accepted_keys(&preamble, door, is_inside).map(|keys| (version, keys)),
         };
         self.state = HandshakeStage::First(UnprovenPeer { preamble, verdict });
         Ok(HandshakeStep::Send(Vec::new()))
     }
 
-    fn on_first(&mut self, visitor: UnprovenPeer, bytes: &[u8]) -> Result<HandshakeStep> {
+    fn on_first(
+        &mut self,
+        visitor: UnprovenPeer,
+        bytes: &[u8],
+        door: &dyn KeyAuthenticator,
+    ) -> Result<HandshakeStep> {
         let hello =
             ConnectionHello { kind: visitor.preamble.kind, key_id: visitor.preamble.key_id };
-        let (version, admission) = match visitor.verdict {
-            Ok(verdict) => verdict,
-            Err(refusal) => return Ok(turn_away(&visitor.preamble, refusal)),
-        };
         let prologue = visitor.preamble.encode();
-        let mut noise =
-            builder(&admission.key, &prologue).build_responder().map_err(|error| ours(&error))?;
-        let Ok(payload) = read(&mut noise, bytes) else {
-            return Ok(turn_away(&visitor.preamble, VersionRefusal::KeyDiffers));
+        let turn_away = |refusal, initiator: Option<&PublicKey>| {
+            Ok(turn_away(&visitor.preamble, refusal, initiator))
         };
-        let answer = written(&mut noise, &versioned(version, &admission.payload))?;
+        let (version, keys) = match visitor.verdict {
+            Ok(verdict) => verdict,
+            Err(refusal) => return turn_away(refusal, None),
+        };
+        let read = match &keys {
+            AcceptedKeys::Shared(admission) => {
+                first_fit(admission.keys.iter().map(|key| builder(key, &prologue)), bytes)?
+            }
+            AcceptedKeys::Pairs(pairs) => {
+                first_fit(pairs.iter().map(|own| pair_builder(own, None, &prologue)), bytes)?
+            }
+        };
+        let Some((mut noise, payload)) = read else {
+            return turn_away(VersionRefusal::KeyDiffers, None);
+        };
+        let advert = match keys {
+            AcceptedKeys::Shared(admission) => admission.payload,
+            AcceptedKeys::Pairs(_) => {
+                let public = noise.get_remote_static().and_then(|key| key.first_chunk());
+                let public = PublicKey(*public.expect("the first message has the peer's key"));
+                self.initiator = Some(public);
+                match door.admit_public(&hello, &public) {
+                    Some(payload) => payload,
+                    None => return turn_away(VersionRefusal::NotAllowed, Some(&public)),
+                }
+            }
+        };
+        let answer = written(&mut noise, &versioned(version, &advert))?;
         let handshake_bytes = u16::try_from(answer.len()).expect("answers are limited");
         let mut bytes = PreambleReply::Accepted { version, handshake_bytes }.encode().to_vec();
         bytes.extend(answer);
@@ -254,6 +318,7 @@ impl NoiseHandshake {
         self.state = HandshakeStage::Confirmation(Box::new(EstablishedSession {
             hello,
             version,
+            initiator: self.initiator,
             payload,
             transport,
             secrets,
@@ -262,16 +327,53 @@ impl NoiseHandshake {
     }
 }
 
+/// Returns the keys of this side for the kind and the pattern of a connection.
+fn accepted_keys(
+    preamble: &Preamble,
+    door: &dyn KeyAuthenticator,
+    is_inside: bool,
+) -> std::result::Result<AcceptedKeys, VersionRefusal> {
+    let hello = ConnectionHello { kind: preamble.kind, key_id: preamble.key_id };
+    let (keys, has_none) = match preamble.pattern {
+        HandshakePattern::SharedKey => {
+            let admission = door.admit(&hello, is_inside).ok_or(unexpected(preamble.kind))?;
+            let has_none = admission.keys.is_empty();
+            (AcceptedKeys::Shared(admission), has_none)
+        }
+        HandshakePattern::KeyPairs => {
+            let pairs = door.admit_pairs(&hello).ok_or(unexpected(preamble.kind))?;
+            let has_none = pairs.is_empty();
+            (AcceptedKeys::Pairs(pairs), has_none)
+        }
+    };
+    if has_none { Err(VersionRefusal::OtherPattern) } else { Ok(keys) }
+}
+
+/// Reads a first message with each key in turn; `None` if it fits none of them.
+fn first_fit<'a>(
+    keys: impl Iterator<Item = Builder<'a>>,
+    message: &[u8],
+) -> Result<Option<(HandshakeState, Vec<u8>)>> {
+    for key in keys {
+        let mut noise = key.build_responder().map_err(|error| ours(&error))?;
+        if let Ok(payload) = read(&mut noise, message) {
+            return Ok(Some((noise, payload)));
+        }
+    }
+    Ok(None)
+}
+
 /// Reads the reply and confirms. The version in it is sealed, so that nobody can have downgraded
 /// the two sides.
 fn on_answer(
     hello: ConnectionHello,
     mut noise: HandshakeState,
     version: u16,
+    initiator: Option<PublicKey>,
     bytes: &[u8],
 ) -> Result<HandshakeStep> {
-    let mut payload =
-        read(&mut noise, bytes).map_err(|_| refused(hello.kind, VersionRefusal::KeyDiffers))?;
+    let differs = |_| refused(hello.kind, VersionRefusal::KeyDiffers, initiator.as_ref());
+    let mut payload = read(&mut noise, bytes).map_err(differs)?;
     if payload.len() < VERSION_BYTES || payload[..VERSION_BYTES] != version.to_le_bytes() {
         return Err(nonsense());
     }
@@ -282,7 +384,7 @@ fn on_answer(
     transport.write_message(&[], &mut confirmation).map_err(|error| ours(&error))?;
     Ok(HandshakeStep::Up(
         confirmation,
-        Box::new(EstablishedSession { hello, version, payload, transport, secrets }),
+        Box::new(EstablishedSession { hello, version, initiator, payload, transport, secrets }),
     ))
 }
 
@@ -291,70 +393,25 @@ fn on_confirmation(
     bytes: &[u8],
 ) -> Result<HandshakeStep> {
     let confirmed = established.transport.read_message(bytes, &mut []);
-    confirmed.map_err(|_| refused(established.hello.kind, VersionRefusal::KeyDiffers))?;
+    let (kind, initiator) = (established.hello.kind, established.initiator);
+    confirmed.map_err(|_| refused(kind, VersionRefusal::KeyDiffers, initiator.as_ref()))?;
     Ok(HandshakeStep::Up(Vec::new(), established))
 }
 
 /// Refuses a peer with the reason. The local error has the versions of the peer instead of our own.
-fn turn_away(preamble: &Preamble, refusal: VersionRefusal) -> HandshakeStep {
+fn turn_away(
+    preamble: &Preamble,
+    refusal: VersionRefusal,
+    initiator: Option<&PublicKey>,
+) -> HandshakeStep {
     let seen = match refusal {
         VersionRefusal::Version(_) => VersionRefusal::Version(preamble.versions),
         other => other,
     };
     HandshakeStep::Over(
         PreambleReply::Refused(refusal).encode().to_vec(),
-        refused(preamble.kind, seen),
+        refused(preamble.kind, seen, initiator),
     )
-}
-
-fn unexpected(kind: ConnectionKind) -> VersionRefusal {
-    match kind {
-        ConnectionKind::Data => VersionRefusal::UnknownKey,
-        ConnectionKind::Control | ConnectionKind::Client => VersionRefusal::NotHere,
-    }
-}
-
-/// Returns the error for a refusal, on either side.
-fn refused(kind: ConnectionKind, refusal: VersionRefusal) -> Error {
-    match refusal {
-        VersionRefusal::Version(theirs) => WireError::Version {
-            theirs: theirs.max,
-            ours_min: VERSIONS.min,
-            ours_max: VERSIONS.max,
-        }
-        .into(),
-        VersionRefusal::UnknownKey => {
-            Error::new(Code::Refused, "the transfer of this flow is not known here")
-        }
-        VersionRefusal::NotHere => {
-            Error::new(Code::Unreachable, "connections of this kind are not taken here")
-                .remedy("check the port: nodes and masters listen on different ones")
-        }
-        VersionRefusal::OtherUser => {
-            other_user("without a key, only processes of the same user are let in")
-        }
-        VersionRefusal::KeyDiffers if kind == ConnectionKind::Data => {
-            Error::new(Code::Refused, "the key differs: the flow belongs to another session")
-        }
-        VersionRefusal::KeyDiffers => Error::new(Code::Refused, "the key differs")
-            .remedy("give both sides the same --key-file"),
-    }
-}
-
-/// Returns the error for a process of another user without a key.
-pub(super) fn other_user(what: &str) -> Error {
-    Error::new(Code::Refused, what)
-        .remedy("make a key with `cep-fast keygen FILE` and give both sides --key-file FILE")
-}
-
-/// Returns the error for bytes in clear that mean nothing. Somebody without the key may have sent
-/// or changed them: it is no fault of either end.
-fn unproven(error: WireError) -> Error {
-    Error { code: Code::Unreachable, ..Error::from(error) }
-}
-
-fn nonsense() -> Error {
-    Error::new(Code::Unreachable, "the peer does not keep to the protocol of the handshake")
 }
 
 /// Returns an error of the handshake that no peer can cause.
@@ -362,15 +419,16 @@ fn ours(error: &snow::Error) -> Error {
     Error::new(Code::Internal, format!("the handshake cannot be made: {error}"))
 }
 
-fn builder<'a>(key: &'a Key, prologue: &'a [u8; PREAMBLE_BYTES]) -> Builder<'a> {
-    let suite = SUITE.parse().expect("the suite is spelled right");
-    let builder =
-        Builder::new(suite).psk(0, key.as_bytes()).and_then(|builder| builder.prologue(prologue));
-    builder.expect("key and prologue are set once each")
+/// Returns the overhead of the first message over its payload.
+fn first_overhead(pattern: HandshakePattern) -> usize {
+    match pattern {
+        HandshakePattern::SharedKey => OVERHEAD_BYTES,
+        HandshakePattern::KeyPairs => OVERHEAD_BYTES + STATIC_KEY_BYTES,
+    }
 }
 
 fn written(noise: &mut HandshakeState, payload: &[u8]) -> Result<Vec<u8>> {
-    let mut message = vec![0; payload.len() + OVERHEAD_BYTES];
+    let mut message = vec![0; payload.len() + OVERHEAD_BYTES + STATIC_KEY_BYTES];
     let length = noise.write_message(payload, &mut message).map_err(|error| ours(&error))?;
     message.truncate(length);
     Ok(message)
@@ -403,8 +461,8 @@ fn versioned(version: u16, payload: &[u8]) -> Vec<u8> {
     [&version.to_le_bytes(), payload].concat()
 }
 
-const SUITE: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
-
+/// The initiator's public key in a first message, sealed.
+const STATIC_KEY_BYTES: usize = 32 + TAG_BYTES;
 /// Overhead of Noise over a payload: the ephemeral key and a tag.
 const OVERHEAD_BYTES: usize = 32 + TAG_BYTES;
 const TAG_BYTES: usize = 16;

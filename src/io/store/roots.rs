@@ -80,6 +80,12 @@ pub(crate) struct RootOptions {
 }
 
 impl RootOptions {
+    /// Returns the name of the root that a path leads to, if there is one.
+    pub(crate) fn name_for(&self, path: &Path) -> Option<&RootName> {
+        let found = root_of(&self.declared, |root| root.place.name.clone(), path);
+        found.map(|root| &root.place.name)
+    }
+
     /// Checks what is declared against the directories that are there.
     ///
     /// # Errors
@@ -224,12 +230,8 @@ impl StoreRoots {
 
     fn root_for(&self, path: &Path, file_use: FileUse) -> Result<&StoreRoot> {
         self.check_node(path, file_use)?;
-        let named = first_component(path).and_then(|first| {
-            let is_its = |name: &RootName| name.component().is_some_and(|name| first == name);
-            self.roots.iter().find(|(root, _)| is_its(&root.place().name))
-        });
-        let whole = || self.roots.iter().find(|(root, _)| root.place().name == RootName::Whole);
-        let Some((root, rights)) = named.or_else(whole) else {
+        let name_of = |(root, _): &&(StoreRoot, _)| root.place().name.clone();
+        let Some((root, rights)) = root_of(&self.roots, name_of, path) else {
             let names: Vec<String> =
                 self.roots.iter().map(|(root, _)| format!("/{}", root.place().name)).collect();
             let what = format!("{} is refused: it lies below no root of this node", path.display());
@@ -280,6 +282,19 @@ impl StoreRoots {
         let roots = roots.map(|(root, rights)| (root.with_devices(allowed.devices), rights));
         StoreRoots { roots: roots.collect(), memory: allowed.memory, ..self }
     }
+}
+
+/// Returns the root that has a path: the one whose name its first component is, or the whole one.
+fn root_of<'roots, Root>(
+    roots: &'roots [Root],
+    name_of: impl Fn(&&'roots Root) -> RootName,
+    path: &Path,
+) -> Option<&'roots Root> {
+    let named = first_component(path).and_then(|first| {
+        let is_its = |name: &RootName| name.component().is_some_and(|name| first == name);
+        roots.iter().find(|root| is_its(&name_of(root)))
+    });
+    named.or_else(|| roots.iter().find(|root| name_of(root) == RootName::Whole))
 }
 
 fn first_component(path: &Path) -> Option<&OsStr> {

@@ -5,6 +5,7 @@
 //! nothing but `fuzz/` asks for.
 
 mod byte_source;
+mod handshake;
 mod master;
 mod participant_log;
 mod plans;
@@ -14,22 +15,25 @@ mod seal;
 mod sender;
 mod texts;
 
+pub use handshake::handshake;
 pub use master::master;
 pub use receiver::receiver;
 pub use seal::seal;
 pub use sender::sender;
-pub use texts::{control, frame, hostlists as hostlist, journal, preamble, spec};
+pub use texts::{allow, control, frame, hostlists as hostlist, journal, preamble, spec};
 
 /// The function that a program of `fuzz/` calls.
 pub type FuzzTarget = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, FuzzTarget); 10] = [
+pub const TARGETS: [(&str, FuzzTarget); 12] = [
     ("spec", spec),
     ("hostlist", hostlist),
     ("frame", frame),
     ("control", control),
     ("preamble", preamble),
+    ("handshake", handshake),
+    ("allow", allow),
     ("journal", journal),
     ("seal", seal),
     ("receiver", receiver),

@@ -1,5 +1,6 @@
 //! Texts of users, peers and files: read to something that can be written again, or refused.
 
+use crate::core::access::{AllowList, PublicKey};
 use crate::core::error::Code;
 use crate::core::spec::{Spec, hostlist};
 use crate::core::wire::control::{
@@ -37,6 +38,22 @@ fn without_lines(mut spec: Spec) -> Spec {
     spec.rows.iter_mut().for_each(|row| row.line = 0);
     spec.pairs.iter_mut().for_each(|pair| pair.line = 0);
     spec
+}
+
+/// An allow file is refused with one of its lines, or gives rights to keys that it names.
+pub fn allow(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    match AllowList::parse(&text) {
+        Err(fault) => assert!((1..=text.lines().count()).contains(&fault.line), "{fault:?}"),
+        Ok(list) => {
+            for word in text.split_whitespace().filter(|word| word.starts_with("x25519:")) {
+                let Ok(key) = word.parse::<PublicKey>() else { continue };
+                let named = text.lines().any(|line| line.trim_start().starts_with("allow "));
+                assert!(named || list.rights(&key).is_none(), "{key}");
+            }
+            assert_eq!(list.rights(&PublicKey([0; 32])), None, "a key of nobody");
+        }
+    }
 }
 
 /// A hostlist is refused, or names hosts within its limits, each of which is a hostlist of itself.

@@ -192,7 +192,8 @@ impl BenchRun<'_> {
         Settings {
             launch_local: self.args.launch == LaunchMethod::Local,
             program: own_program(),
-            key_file: self.args.key_file.clone(),
+            key_file: self.args.keys.key_file.clone(),
+            allow_file: self.args.keys.allow_file.clone(),
             options: TransferOptions {
                 check: self.args.check,
                 wire: self.args.wire,

@@ -16,7 +16,8 @@ use crate::core::wire::control;
 use crate::core::wire::control::{MasterQuery, QueryAnswer};
 use crate::core::wire::version::ConnectionKind;
 use crate::io::session::{
-    Connection, ConnectionHello, DialProgress, HelloReply, IncomingData, Key, PeerDialer, dial,
+    Connection, ConnectionHello, DialKey, DialProgress, HelloReply, IncomingData, PeerDialer,
+    SiteAccess, dial,
 };
 
 /// Time for a master to answer.
@@ -45,7 +46,9 @@ fn in_words(status: &Value) -> String {
 /// Sends a query and waits for its answer, which is JSON.
 fn ask(master: &MasterArgs, query: MasterQuery) -> Result<Value> {
     let addresses = resolve_one(&master.address)?;
-    let key = master.key_file.as_deref().map_or_else(|| Ok(Key::open()), Key::load)?;
+    let files = &master.keys;
+    let access = SiteAccess::load(files.key_file.as_deref(), files.allow_file.as_deref())?;
+    let key = access.master_key()?;
     let failed =
         |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
     let now = Instant::now();
@@ -58,10 +61,14 @@ fn ask(master: &MasterArgs, query: MasterQuery) -> Result<Value> {
     let answer = client.converse(&key, query, &master.address.to_string());
     let answer = answer.map_err(|error| error.at(&master.address))?;
     // Control characters are escaped when it is printed.
-    serde_json::from_str(&answer).map_err(|_| {
+    let answer: Value = serde_json::from_str(&answer).map_err(|_| {
         Error::new(Code::Internal, format!("{}: the answer is no JSON", master.address))
             .remedy("name a master of this version")
-    })
+    })?;
+    match answer["refused"]["message"].as_str() {
+        Some(message) => Err(Error::new(Code::Refused, message).at(&master.address)),
+        None => Ok(answer),
+    }
 }
 
 /// A client of a master, which may listen at any of several addresses.
@@ -73,7 +80,7 @@ struct MasterClient {
 }
 
 impl MasterClient {
-    fn converse(&mut self, key: &Key, query: MasterQuery, name: &str) -> Result<String> {
+    fn converse(&mut self, key: &DialKey, query: MasterQuery, name: &str) -> Result<String> {
         let mut connection = self.connect(key, name)?;
         connection.send(&control::encode(&query).map_err(Error::from)?)?;
         loop {
@@ -98,7 +105,7 @@ impl MasterClient {
     }
 
     /// The first connection that is up.
-    fn connect(&mut self, key: &Key, name: &str) -> Result<Connection> {
+    fn connect(&mut self, key: &DialKey, name: &str) -> Result<Connection> {
         loop {
             let now = Instant::now();
             while let Some(address) = self.reach.next(now) {
@@ -130,7 +137,7 @@ impl MasterClient {
         }
     }
 
-    fn dial(&mut self, address: SocketAddr, key: &Key) -> Result<()> {
+    fn dial(&mut self, address: SocketAddr, key: &DialKey) -> Result<()> {
         let hello = ConnectionHello { kind: ConnectionKind::Client, key_id: [0; 16] };
         let mut connection =
             Connection::initiate(dial(address, None)?, hello, key, &[], self.reach.deadline())?;

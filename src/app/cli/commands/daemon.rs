@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use affinity::PinningPolicy;
 use nix::sys::prctl::set_dumpable;
 
-use crate::app::cli::args::{AllowedKind, ConfineArg, NodeArgs, PinArg, ThreadsPerNic};
+use crate::app::cli::args::{AllowedKind, ConfineArg, KeyArgs, NodeArgs, PinArg, ThreadsPerNic};
 use crate::app::cli::root_arg::declared_roots;
 use crate::app::cli::signals;
 use crate::app::transfer::resolve_first;
@@ -19,14 +19,14 @@ use crate::io::confine::ConfineMode;
 use crate::io::log::say;
 use crate::io::node::options::NodeOptions;
 use crate::io::node::{AllowedKinds, ThreadCount};
-use crate::io::session::Key;
+use crate::io::session::{Identity, Key, SiteAccess};
 use crate::io::store::{RootOptions, RootRights};
 
 pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
     let listen = resolve_first(&args.listen)?;
     if !args.launched {
         say_if_inside(&args.listen, listen);
-        NodeOptions::check_key(listen, args.key_file.is_some())?;
+        NodeOptions::check_key(listen, args.keys.key_file.is_some())?;
     }
     NodeOptions::check_roots(args.roots.len())?;
     let roots = RootOptions {
@@ -34,7 +34,7 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
         allowed: allowed(args),
         rights: RootRights { reads: !args.no_serve, writes: !args.no_write },
     };
-    let key = key(args)?;
+    let access = access(args)?;
     let options = NodeOptions {
         listen,
         roots,
@@ -43,7 +43,7 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
             ConfineArg::Off => ConfineMode::Off,
             ConfineArg::Required => ConfineMode::Required,
         },
-        key,
+        access,
         wire_min: args.wire_min,
         launched: args.launched,
         transfers_max: usize::from(args.transfers),
@@ -66,24 +66,28 @@ fn allowed(args: &NodeArgs) -> AllowedKinds {
     AllowedKinds { memory: allows(AllowedKind::Mem), devices: allows(AllowedKind::Devices) }
 }
 
-/// Returns the key: of a launched node from standard input, of a daemon from its key file.
-fn key(args: &NodeArgs) -> Result<Key> {
+/// Returns the keys: of a launched node from standard input, of a daemon from its files.
+fn access(args: &NodeArgs) -> Result<SiteAccess> {
     if args.launched {
         // The library's buffer would keep a copy of the secret.
         let stdin = std::io::stdin().as_fd().try_clone_to_owned().map(File::from);
         let stdin = stdin.map_err(|error| {
             Error::new(Code::Refused, format!("no secret on standard input: {error}"))
         })?;
-        return Key::read_line(stdin).map_err(|error| error.at("standard input"));
+        let key = Key::read_line(stdin).map_err(|error| error.at("standard input"))?;
+        return Ok(SiteAccess::of(Identity::of(key)));
     }
-    let Some(file) = &args.key_file else {
-        return NodeOptions::check_insecure(false, args.insecure_no_key).map(|()| Key::open());
+    let KeyArgs { key_file, allow_file } = &args.keys;
+    let Some(file) = key_file else {
+        NodeOptions::check_insecure(false, args.insecure_no_key)?;
+        return Ok(SiteAccess::of(Identity::open()));
     };
     // From here on there is a secret in memory: no core dump contains it, and no other process of
     // this user can read it. If the kernel or a filter refuses, the daemon runs without this
     // protection.
     let _ = set_dumpable(false);
-    Key::load(file)
+    let access = SiteAccess::load(Some(file), allow_file.as_deref())?;
+    access.check_allow().map(|()| access)
 }
 
 /// Warns about a host whose own name resolves to a loopback address, such as `127.0.1.1` in

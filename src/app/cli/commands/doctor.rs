@@ -6,12 +6,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use zeroize::Zeroizing;
-
 use super::output::{print, print_json};
 use super::run::own_program;
 use crate::app::bench::{NextRun, PROBE_BYTES, parts, rows};
-use crate::app::cli::args::DoctorArgs;
+use crate::app::cli::args::{DoctorArgs, KeyArgs};
 use crate::app::cli::{exit_code, fail};
 use crate::app::doctor;
 use crate::app::doctor::{DoctorPeer, PairDirection, pairs};
@@ -23,7 +21,7 @@ use crate::core::units::printable_lines;
 use crate::io::launch;
 use crate::io::launch::LaunchConfig;
 use crate::io::node::options::NodeOptions;
-use crate::io::session::Key;
+use crate::io::session::{Identity, Key};
 
 /// Duration of the test of each direction: long enough for TCP to find its rate.
 const TRY_FOR: Duration = Duration::from_secs(1);
@@ -35,8 +33,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 const ROOT: &str = "/sys/class/net";
 
 pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
+    let identity = args.keys.key_file.as_deref().map(Identity::load).transpose()?;
+    let key = identity.map(|identity| identity.names());
     let mut diagnosis = doctor::examine();
-    let tried = args.peer.as_ref().map(|peer| with_peer(peer, args.key_file.as_deref()));
+    let tried = args.peer.as_ref().map(|peer| with_peer(peer, &args.keys));
     let failed = match tried {
         Some(Ok(peer)) => {
             diagnosis = diagnosis.with(peer);
@@ -46,9 +46,10 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
         None => None,
     };
     let written = if args.json {
-        print_json(&with_error(&diagnosis.json(), failed.as_ref()))
+        print_json(&with_more(&diagnosis.json(), key.as_deref(), failed.as_ref()))
     } else {
-        print(&printable_lines(&diagnosis.to_string()))
+        let key = key.map_or_else(String::new, |key| format!("key: {key}\n"));
+        print(&printable_lines(&format!("{diagnosis}{key}")))
     };
     if let Some(error) = failed {
         return Ok(fail(&error));
@@ -58,26 +59,32 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
     Ok(if diagnosis.is_well() { ExitCode::SUCCESS } else { exit_code(Code::Data) })
 }
 
-/// Returns the JSON object of a diagnosis, with the error that prevented the test of the peer, if
-/// any.
-fn with_error(diagnosis: &str, error: Option<&Error>) -> String {
-    match (serde_json::from_str(diagnosis), error) {
-        (Ok(serde_json::Value::Object(mut object)), Some(error)) => {
-            object.insert("error".into(), serde_json::json!(ReportError::from(error)));
-            serde_json::Value::Object(object).to_string()
-        }
-        _ => diagnosis.to_owned(),
+/// Returns the JSON object of a diagnosis, with the key in use and the error that prevented the
+/// test of the peer, if any.
+fn with_more(diagnosis: &str, key: Option<&str>, error: Option<&Error>) -> String {
+    let is_more = key.is_some() || error.is_some();
+    let Some(serde_json::Value::Object(mut object)) =
+        is_more.then(|| serde_json::from_str(diagnosis).ok()).flatten()
+    else {
+        return diagnosis.to_owned();
+    };
+    if let Some(key) = key {
+        object.insert("key".into(), key.into());
     }
+    if let Some(error) = error {
+        object.insert("error".into(), serde_json::json!(ReportError::from(error)));
+    }
+    serde_json::Value::Object(object).to_string()
 }
 
 /// Moves data in both directions between the peer and a node that is started here.
-fn with_peer(peer: &NodeAddress, key_file: Option<&Path>) -> Result<DoctorPeer> {
+fn with_peer(peer: &NodeAddress, keys: &KeyArgs) -> Result<DoctorPeer> {
     let remote = answering(&resolve_one(peer)?);
     let own = SocketAddr::new(address_towards(remote)?, 0);
-    NodeOptions::check_key(own, key_file.is_some())?;
-    let secret = key_file.map_or_else(|| Ok(Key::open()), Key::load)?.to_hex();
-    let settings = Settings { key_file: key_file.map(Path::to_path_buf), ..Settings::default() };
-    let try_out = TryOut { peer, own, secret, settings };
+    NodeOptions::check_key(own, keys.key_file.is_some())?;
+    let (key_file, allow_file) = (keys.key_file.clone(), keys.allow_file.clone());
+    let settings = Settings { key_file, allow_file, ..Settings::default() };
+    let try_out = TryOut { peer, own, settings };
     let nics = affinity::nics(&affinity::SysfsTree::at("/sys")).unwrap_or_default();
     let reaches = |own: IpAddr, far: IpAddr| {
         nics.iter()
@@ -125,7 +132,6 @@ struct TryOut<'a> {
     peer: &'a NodeAddress,
     /// Address of local nodes.
     own: SocketAddr,
-    secret: Zeroizing<String>,
     settings: Settings,
 }
 
@@ -152,10 +158,11 @@ impl TryOut<'_> {
         let program = own_program().ok_or_else(|| {
             Error::new(Code::Internal, "this program cannot find itself").remedy("mount /proc")
         })?;
+        let key = Key::generate()?;
         let launch_config = LaunchConfig {
             program: &program,
             root: Path::new(ROOT),
-            secret: &self.secret,
+            secret: &key.to_hex(),
             slots: None,
         };
         let launched = launch::here(self.own, launch_config)?;
@@ -163,6 +170,7 @@ impl TryOut<'_> {
         let here = [NodeAddress { host: node.ip().to_string(), port: node.port() }];
         let there = std::slice::from_ref(self.peer);
         let mut transfer = Transfer::new("doctor", self.settings.clone());
+        transfer.add_own_node(here[0].clone(), key);
         let rows = match direction {
             PairDirection::Out => rows(&here, there, &[bytes]),
             PairDirection::In => rows(there, &here, &[bytes]),

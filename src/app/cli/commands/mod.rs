@@ -16,12 +16,12 @@ use std::process::ExitCode;
 
 use tracing::Level;
 
-use super::args::UsageError;
+use super::args::{KeygenArgs, UsageError};
 use super::{Args, CliCommand, signals, unsupported};
 use crate::core::error::{Code, Result};
 use crate::io::log;
 use crate::io::log::LogOptions;
-use crate::io::session::Key;
+use crate::io::session::{make_key_file, make_pair_files};
 
 use output::failed;
 
@@ -67,10 +67,18 @@ fn carry_out() -> ExitCode {
         (Ok(()), CliCommand::Node(args)) => ended(json, daemon::node(&args)),
         (Ok(()), CliCommand::Status(args)) => ended(json, client::status(&args)),
         (Ok(()), CliCommand::Cancel(args)) => ended(json, client::cancel(&args)),
-        (Ok(()), CliCommand::Keygen(args)) => {
-            ended(json, Key::keygen(&args.file).map(|_| ExitCode::SUCCESS))
-        }
+        (Ok(()), CliCommand::Keygen(args)) => ended(json, keygen(&args)),
     }
+}
+
+/// `keygen`: a site key, or a key pair whose public key is printed.
+fn keygen(args: &KeygenArgs) -> Result<ExitCode> {
+    if args.pair {
+        output::print(&format!("{}\n", make_pair_files(&args.file)?))?;
+    } else {
+        make_key_file(&args.file)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn ended(json: bool, done: Result<ExitCode>) -> ExitCode {

@@ -96,7 +96,8 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
         launch_local: args.launch == LaunchMethod::Local,
         program: own_program(),
         root: args.root.clone().unwrap_or_else(|| "/".into()),
-        key_file: args.key_file.clone(),
+        key_file: args.keys.key_file.clone(),
+        allow_file: args.keys.allow_file.clone(),
         options: TransferOptions {
             check: args.check,
             fsync: args.fsync,

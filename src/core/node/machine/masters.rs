@@ -24,6 +24,14 @@ impl NodeMachine {
         }
         match (message, transfer) {
             (ToNode::MakeWay { id }, None) => self.make_way(now, &id),
+            (ToNode::Prepare(prepare), None) if self.is_taken(session, &prepare) => {
+                let error = Error::new(
+                    Code::Refused,
+                    "this node was started for one transfer, and takes no other",
+                )
+                .remedy("start a node for each, or a daemon");
+                self.garbled(now, session, error);
+            }
             (ToNode::Prepare(prepare), None) => self.begin(now, session, prepare),
             (ToNode::Resume(resume), None) => self.resume(now, session, &resume),
             (ToNode::Start(start), Some(transfer)) => {
@@ -39,6 +47,16 @@ impl NodeMachine {
         }
     }
 
+    /// Returns true if a launched node serves another transfer, or another master.
+    fn is_taken(&self, session: SessionIx, prepare: &Prepare) -> bool {
+        let has_other_master = || {
+            let others = self.sessions.iter().filter(|(other, _)| **other != session);
+            others.into_iter().any(|(_, session)| session.transfer.is_some())
+        };
+        let is_other = |served: &String| *served != prepare.id || has_other_master();
+        self.launched && self.served.as_ref().is_some_and(is_other)
+    }
+
     /// A master ends an attempt that waits for an earlier one: it never begins.
     fn leave_line(&mut self, session: SessionIx) {
         let waited = self.waiting.len();
@@ -51,6 +69,7 @@ impl NodeMachine {
     /// A master prepares a transfer. An earlier attempt at it whose master is gone ends first: it
     /// must not touch files that this one makes.
     fn begin(&mut self, now: Moment, session: SessionIx, prepare: Prepare) {
+        self.served.get_or_insert_with(|| prepare.id.clone());
         self.make_way(now, &prepare.id);
         // One that waits already would be a second one.
         if self.waiting.iter().any(|(of, ..)| *of == session) {

@@ -1,4 +1,5 @@
-//! An allocator that counts, for the test that says that a rail at work allocates nothing.
+//! An allocator that counts, for the tests that say that a rail at work allocates nothing, and that
+//! a stranger has little allocated for it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -8,6 +9,12 @@ struct Counting;
 thread_local! {
     /// Per thread, because the harness and the other tests have threads of their own.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Bytes of the largest allocation of the calling thread since the last call.
+pub(crate) fn take_largest() -> usize {
+    LARGEST.take()
 }
 
 /// Number of allocations of the calling thread.
@@ -20,6 +27,7 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // A thread that ends may allocate after its locals are gone; then nobody asks any more.
         let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(layout.size())));
         // SAFETY: the caller's promise is the same as ours.
         unsafe { System.alloc(layout) }
     }

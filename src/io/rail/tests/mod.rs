@@ -1,7 +1,7 @@
 //! Two rails at work over a real connection, without the node around them.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-mod counting;
+pub(crate) mod counting;
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
 
-use crate::core::wire::version::PREAMBLE_BYTES;
+use crate::core::wire::version::{PREAMBLE_BYTES, PreambleReply, VERSIONS};
+use crate::io::rail::tests::counting::take_largest;
 use crate::io::session::connection::*;
-use crate::io::session::dial;
 use crate::io::session::noise::HelloReply;
+use crate::io::session::{Key, KeyPair, dial};
 
 const DATA: ConnectionHello = ConnectionHello { kind: ConnectionKind::Data, key_id: [7; 16] };
 const CONTROL: ConnectionHello = ConnectionHello { kind: ConnectionKind::Control, key_id: [0; 16] };
@@ -29,10 +30,10 @@ fn key() -> Key {
 
 fn door(hello: &ConnectionHello) -> Option<HelloReply> {
     if *hello == KEYLESS {
-        return Some(HelloReply { key: Key::open(), payload: Vec::new() });
+        return Some(HelloReply { keys: vec![Key::open()], payload: Vec::new() });
     }
     (*hello == DATA || *hello == CONTROL)
-        .then(|| HelloReply { key: key(), payload: b"advert".to_vec() })
+        .then(|| HelloReply { keys: vec![key()], payload: b"advert".to_vec() })
 }
 
 fn listener() -> (TcpListener, SocketAddr) {
@@ -276,7 +277,7 @@ fn without_a_key_neither_side_trusts_another_users_process() {
 
 #[test]
 fn a_visitor_who_speaks_garbage_or_leaves_early_is_an_error() {
-    let recorded = NoiseHandshake::initiate(CONTROL, &key(), b"hello").unwrap().1;
+    let recorded = NoiseHandshake::initiate(CONTROL, &DialKey::from(&key()), b"hello").unwrap().1;
     let endless = [&recorded[..], &vec![0; 100_000]].concat();
     let prefixes = [0, 1, PREAMBLE_BYTES, PREAMBLE_BYTES + 5, recorded.len()]
         .map(|length| recorded[..length].to_vec());
@@ -295,6 +296,53 @@ fn a_visitor_who_speaks_garbage_or_leaves_early_is_an_error() {
         let error = node.join().unwrap().unwrap_err();
         assert!(matches!(error.code, Code::Unreachable | Code::Refused), "{error}");
     }
+}
+
+/// What bounds it: a preamble names at most 1120 bytes, a reply at most 65,535.
+#[test]
+fn nobody_has_more_than_64_kib_allocated_at_once_before_a_key_is_proved() {
+    let own = KeyPair::generate().unwrap();
+    let pair = DialKey::Pair(std::sync::Arc::new(own), PublicKey([5; 32]));
+    let mut visits = vec![vec![0xff; 100_000]];
+    for key in [DialKey::from(&key()), DialKey::from(&Key::open()), pair] {
+        let recorded = NoiseHandshake::initiate(CONTROL, &key, &[1; 1024]).unwrap().1;
+        visits.push([&recorded[..], &[0; 100_000]].concat());
+        // A length that is none of ours.
+        let mut longer = recorded;
+        longer[12..14].copy_from_slice(&[0xff; 2]);
+        visits.push([&longer[..], &[0; 100_000]].concat());
+    }
+    for said in visits {
+        let (listener, address) = listener();
+        let visitor = thread::spawn(move || {
+            let mut visitor = StdTcpStream::connect(address).unwrap();
+            let _ = visitor.write_all(&said);
+        });
+        let accepted = accepted(listener.accept().unwrap().0);
+        let mut node = Driver::new(accepted);
+        take_largest();
+        let error = node.up().unwrap_err();
+        let largest = take_largest();
+        assert!(largest > 0 && largest <= 64 << 10, "{largest} bytes: {error}");
+        drop(node);
+        visitor.join().unwrap();
+    }
+    // One who listens at the address of a node.
+    let (listener, address) = listener();
+    let impostor = thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let (version, handshake_bytes) = (VERSIONS.max, u16::MAX);
+        let reply = PreambleReply::Accepted { version, handshake_bytes };
+        let _ = stream.write_all(&[&reply.encode()[..], &[0; 100_000]].concat());
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let mut master = Driver::new(dialled(address, CONTROL, &key()));
+    take_largest();
+    let error = master.up().unwrap_err();
+    let largest = take_largest();
+    assert!((60_000..=64 << 10).contains(&largest), "{largest} bytes: {error}");
+    drop(master);
+    impostor.join().unwrap();
 }
 
 #[test]

@@ -80,8 +80,8 @@ impl Identity {
     /// `Code::Usage` if there is anything but keys in it, `Code::Refused` if others may read or
     /// replace it, `Code::Data` if it is missing.
     pub(crate) fn load(path: &Path) -> Result<Identity> {
-        let (text, length) = key_file::read_secret(path)?;
-        Identity::parse(&text[..length]).map_err(|error| error.at(path.display()))
+        let text = key_file::read_secret(path)?;
+        Identity::parse(&text).map_err(|error| error.at(path.display()))
     }
 
     fn parse(text: &[u8]) -> Result<Identity> {

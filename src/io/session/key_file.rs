@@ -69,10 +69,10 @@ pub(super) fn open(path: &Path, secrecy: FileSecrecy) -> Result<File> {
     Ok(file)
 }
 
-/// Reads a file of secrets without leaving a copy behind. Returns its bytes, and their number.
-pub(super) fn read_secret(path: &Path) -> Result<(Zeroizing<[u8; SECRET_BYTES_MAX]>, usize)> {
+/// Reads a file of secrets without leaving a copy behind: an array that is returned would.
+pub(super) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     let mut file = open(path, FileSecrecy::Secret)?;
-    let mut text = Zeroizing::new([0; SECRET_BYTES_MAX]);
+    let mut text = Zeroizing::new(vec![0; SECRET_BYTES_MAX]);
     let mut length = 0;
     while length < text.len() {
         match file.read(&mut text[length..]) {
@@ -87,7 +87,8 @@ pub(super) fn read_secret(path: &Path) -> Result<(Zeroizing<[u8; SECRET_BYTES_MA
             }
         }
     }
-    Ok((text, length))
+    text.truncate(length);
+    Ok(text)
 }
 
 /// Creates a file with this text and a line end. An existing file is an error: its key may be in

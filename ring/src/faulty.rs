@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use random::SplitMix;
 
 use crate::RingIo;
-use crate::files::{CachedPages, FileId};
+use crate::files::{CachedPages, FileId, TcpPath};
 use crate::op::{Completion, CompletionStage, RefusedOp, RingOp};
 use crate::plain::PlainRing;
 use crate::slots::PAGE_BYTES;
@@ -128,6 +128,10 @@ impl<I: RingIo> RingIo for FaultyRing<I> {
 
     fn set_notsent_lowat(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
         self.inner.set_notsent_lowat(file, bytes)
+    }
+
+    fn path(&self, file: FileId) -> io::Result<TcpPath> {
+        self.inner.path(file)
     }
 
     fn set_recv_buffer(&mut self, file: FileId, bytes: usize) -> io::Result<usize> {

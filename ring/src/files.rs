@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
@@ -114,6 +115,20 @@ impl FileTable {
         self.set_bytes(id, (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT), bytes)
     }
 
+    /// Reads the path of a connection; see [`crate::RingIo::path`].
+    pub(crate) fn path(&self, id: FileId) -> Result<TcpPath, Errno> {
+        let fd = self.fd(id)?.as_raw_fd();
+        let mut info = [0_u8; TCP_INFO_BYTES];
+        let mut bytes = TCP_INFO_BYTES as libc::socklen_t;
+        let (into, length) = (info.as_mut_ptr().cast(), &raw mut bytes);
+        // SAFETY: the descriptor is open for as long as this table holds it; the kernel writes no
+        // more than `bytes` bytes into an array that has as many, and both outlive the call.
+        let result =
+            unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, into, length) };
+        Errno::result(result)?;
+        TcpPath::new(&info[..(bytes as usize).min(TCP_INFO_BYTES)]).ok_or(Errno::ENOTSUP)
+    }
+
     fn set_bytes(
         &self,
         id: FileId,
@@ -200,6 +215,39 @@ pub(crate) fn unless_interrupted<T>(mut call: impl FnMut() -> nix::Result<T>) ->
     }
 }
 
+/// Bytes of `struct tcp_info` up to its last field that is read here (Linux 5.4).
+const TCP_INFO_BYTES: usize = 228;
+
+/// A connection as this machine's TCP sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpPath {
+    /// Smoothed round-trip time.
+    pub delay: Duration,
+    /// The least round-trip time.
+    pub delay_min: Duration,
+    /// Bytes that have come, in order.
+    pub received_bytes: u64,
+    /// Packets that came while one before them was missing.
+    pub late_packets: u64,
+}
+
+impl TcpPath {
+    /// Reads the beginning of a `struct tcp_info`. `None` where the kernel is older than the fields
+    /// that are needed, or has measured nothing.
+    fn new(info: &[u8]) -> Option<TcpPath> {
+        let number = |at: usize| Some(u32::from_ne_bytes(*info.get(at..)?.first_chunk()?));
+        let [delay, delay_min, late_packets] = [number(68)?, number(148)?, number(224)?];
+        let received_bytes = u64::from_ne_bytes(*info.get(128..)?.first_chunk()?);
+        let micros = |micros: u32| Duration::from_micros(micros.into());
+        (delay_min != u32::MAX).then(|| TcpPath {
+            delay: micros(delay),
+            delay_min: micros(delay_min),
+            received_bytes,
+            late_packets: late_packets.into(),
+        })
+    }
+}
+
 /// `struct cachestat_range`.
 #[repr(C)]
 struct CachestatRange {
@@ -224,10 +272,37 @@ const CACHESTAT: libc::c_long = 451;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 mod tests {
-    use super::{Arc, Errno, FileTable, OwnedFd};
+    use std::io::{Read, Write};
+
+    use super::{Arc, Duration, Errno, FileTable, OwnedFd, TCP_INFO_BYTES, TcpPath};
 
     fn file() -> Arc<OwnedFd> {
         Arc::new(std::fs::File::open("/dev/null").unwrap().into())
+    }
+
+    #[test]
+    fn the_path_of_a_connection_is_read() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        server.write_all(&[7; 1000]).unwrap();
+        (&client).read_exact(&mut [0; 1000]).unwrap();
+        let mut table = FileTable::new(2);
+        let id = table.insert(Arc::new(client.into())).unwrap();
+        let path = table.path(id).unwrap();
+        assert_eq!((path.received_bytes, path.late_packets), (1000, 0));
+        assert!(path.delay_min <= path.delay && path.delay > Duration::ZERO, "{path:?}");
+        let id = table.insert(file()).unwrap();
+        assert_eq!(table.path(id), Err(Errno::ENOTSOCK));
+    }
+
+    #[test]
+    fn an_old_kernel_tells_no_path() {
+        let mut info = [1; TCP_INFO_BYTES];
+        assert!(TcpPath::new(&info).is_some());
+        assert_eq!(TcpPath::new(&info[..104]), None, "Linux 4.1");
+        info[148..152].fill(u8::MAX);
+        assert_eq!(TcpPath::new(&info), None, "no round trip was measured");
     }
 
     #[test]

@@ -56,7 +56,7 @@ mod waker;
 pub use nix::errno::Errno;
 
 pub use faulty::{FakeRing, FaultyRing, RingFaults};
-pub use files::{CachedPages, FileId};
+pub use files::{CachedPages, FileId, TcpPath};
 pub use op::{Completion, CompletionStage, RefusedOp, RingOp};
 pub use plain::PlainRing;
 pub use probe::{ProbeCause, ProbeError, RingProbe, probe};
@@ -118,6 +118,13 @@ pub trait RingIo {
     /// # Errors
     /// `EBADF` if the file is not registered; the system's error if it is not a TCP socket.
     fn set_notsent_lowat(&mut self, file: FileId, bytes: usize) -> io::Result<()>;
+
+    /// Reads what the system knows of the path of a connection that receives (`TCP_INFO`).
+    ///
+    /// # Errors
+    /// `EBADF` if the file is not registered; the system's error if it is not a TCP socket;
+    /// `ENOTSUP` if the system does not tell.
+    fn path(&self, file: FileId) -> io::Result<TcpPath>;
 
     /// Returns the cache state of a range of a file (`cachestat`, Linux 6.5). It may be outdated at
     /// once.

@@ -17,7 +17,7 @@ use nix::sys::uio::{pread, pwrite};
 use nix::unistd::fdatasync;
 
 use crate::RingIo;
-use crate::files::{CachedPages, FileId, FileTable, pread_cached, unless_interrupted};
+use crate::files::{CachedPages, FileId, FileTable, TcpPath, pread_cached, unless_interrupted};
 use crate::op::{Completion, CompletionStage, RefusedOp, RingOp};
 use crate::sendfile::SendfileProgress;
 use crate::slots::Slot;
@@ -134,6 +134,10 @@ impl RingIo for PlainRing {
 
     fn set_notsent_lowat(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
         Ok(self.files.set_notsent_lowat(file, bytes)?)
+    }
+
+    fn path(&self, file: FileId) -> io::Result<TcpPath> {
+        Ok(self.files.path(file)?)
     }
 
     fn cachestat(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<CachedPages> {

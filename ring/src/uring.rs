@@ -19,7 +19,7 @@ use nix::errno::Errno;
 
 use crate::RingIo;
 use crate::entry::{self, EntryContext};
-use crate::files::{CachedPages, FileId, FileTable};
+use crate::files::{CachedPages, FileId, FileTable, TcpPath};
 use crate::op::{Completion, RefusedOp, RingOp};
 use crate::setup::{self, CompletionMode, errno};
 use crate::slots::{SlotMapping, SlotPool};
@@ -365,6 +365,10 @@ impl RingIo for Uring {
 
     fn set_notsent_lowat(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
         Ok(self.files.set_notsent_lowat(file, bytes)?)
+    }
+
+    fn path(&self, file: FileId) -> io::Result<TcpPath> {
+        Ok(self.files.path(file)?)
     }
 
     fn cachestat(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<CachedPages> {

@@ -375,8 +375,9 @@ impl Participant {
         {
             let action = match action {
                 scheduler::SchedulerAction::Open { rail_pair } => {
-                    let weight = self.plan.weight(rail_pair.sender);
-                    let pace_bytes_per_second = self.plan.pace_bytes_per_second(rail_pair.sender);
+                    let weight = rail_pair.part_of(self.plan.weight(rail_pair.sender));
+                    let pace = self.plan.pace_bytes_per_second(rail_pair.sender);
+                    let pace_bytes_per_second = rail_pair.part_of(pace);
                     ParticipantAction::Open { rail_pair, weight, pace_bytes_per_second }
                 }
                 scheduler::SchedulerAction::Flow(command) => ParticipantAction::Flow(command),

@@ -7,6 +7,9 @@ use crate::core::piece::{FlowIx, TransferIx};
 
 /// Flows of one rail at once, over both directions.
 pub(crate) const FLOWS_MAX: usize = 96;
+/// Flows of one rail up to which it takes in those that are beside others of their rail pair: the
+/// own flows of others find places.
+pub(super) const FURTHER_UP_TO: usize = FLOWS_MAX / 2;
 /// Places of flows: those of either direction have a range of their own.
 pub(crate) const FLOW_PLACES: usize = 2 * FLOWS_MAX;
 
@@ -74,6 +77,16 @@ impl<T> FlowTable<T> {
         let at = place.at().checked_sub(self.first.into())?;
         let (found, transfer, state) = self.places.get_mut(at)?.as_mut()?;
         (*found == place).then_some((*transfer, state))
+    }
+
+    /// The states of all flows.
+    pub(super) fn states(&self) -> impl Iterator<Item = &T> {
+        self.places.iter().flatten().map(|(.., state)| state)
+    }
+
+    /// The same, to be changed, with the places.
+    pub(super) fn states_mut(&mut self) -> impl Iterator<Item = (FlowPlace, &mut T)> {
+        self.places.iter_mut().flatten().map(|(place, _, state)| (*place, state))
     }
 
     /// The place of a flow that stands.

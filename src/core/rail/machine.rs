@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::flow_table::{FLOWS_MAX, FlowPlace};
+use super::flow_table::{FLOWS_MAX, FURTHER_UP_TO, FlowPlace};
 use super::messages::{FlowDirection, RailAction, RailEvent, RailNotice, TransferCommand};
 use super::piece_map::PieceMap;
 use super::piece_receiver::ReceiverEvent;
@@ -60,12 +60,14 @@ impl RailMachine {
         flow: FlowIx,
         direction: FlowDirection,
     ) -> Option<FlowPlace> {
-        let has_room = self.receiving.flow_count() + self.sending.flow_count() < FLOWS_MAX;
+        let flows = self.receiving.flow_count() + self.sending.flow_count();
+        let has_room = flows < FLOWS_MAX;
         let id = (transfer, flow);
         match direction {
             FlowDirection::Receive { relays } => self.receiving.flow_up(now, id, relays, has_room),
-            FlowDirection::Send { weight, in_clear } => {
-                self.sending.flow_up(id, (weight, in_clear), has_room)
+            FlowDirection::Send { weight, in_clear, is_further } => {
+                let has_room = has_room && !(is_further && flows >= FURTHER_UP_TO);
+                self.sending.flow_up(id, (weight, in_clear, is_further), has_room)
             }
         }
     }
@@ -78,6 +80,7 @@ impl RailMachine {
         match event {
             RailEvent::Command { transfer, command } => self.command(now, transfer, command),
             RailEvent::FlowBroken { flow, error } => self.close(now, flow, error),
+            RailEvent::PathRead { flow, reading } => self.receiving.path_read(now, flow, reading),
             RailEvent::RequestsSent { flow } => self.receiving.requests_sent(flow),
             RailEvent::Header { flow, frame } => self.receiving.header(now, flow, frame),
             RailEvent::PayloadDone { slot, outcome } => {

@@ -8,6 +8,7 @@ use crate::core::check::CheckMethod;
 use crate::core::error::{Code, Error};
 use crate::core::options::DataPath;
 use crate::core::piece::{FlowCommand, FlowIx, Piece, TransferIx};
+use crate::core::receiver::flow_growth::PathReading;
 use crate::core::receiver::scheduler::SchedulerEvent;
 use crate::core::units::{Moment, Span};
 use crate::core::wire::Check;
@@ -78,7 +79,7 @@ impl TestRail {
     }
 
     fn sending_flow(&mut self, transfer: TransferIx) -> FlowPlace {
-        self.flow(transfer, FlowDirection::Send { weight: 1, in_clear: true })
+        self.flow(transfer, FlowDirection::Send { weight: 1, in_clear: true, is_further: false })
     }
 
     fn handle(&mut self, event: RailEvent) {
@@ -332,7 +333,12 @@ fn a_flow_beyond_the_last_place_is_lost_and_its_scheduler_hears_of_it() {
     let (now, flow) = (rail.now, FlowIx(1000));
     rail.reports();
     assert_eq!(
-        rail.machine.flow_up(now, A, flow, FlowDirection::Send { weight: 1, in_clear: true }),
+        rail.machine.flow_up(
+            now,
+            A,
+            flow,
+            FlowDirection::Send { weight: 1, in_clear: true, is_further: false }
+        ),
         None
     );
     assert!(rail.reports().is_empty(), "nobody here waits for it");
@@ -566,4 +572,38 @@ fn a_transfer_that_is_left_is_forgotten_last() {
     rail.handle(RailEvent::ReadDone { slot, outcome: ReadOutcome::Loaded });
     rail.machine.slots_at_work();
     assert!(rail.take_done().is_empty());
+}
+
+#[test]
+fn a_far_path_is_read_again_and_again_and_a_near_one_once() {
+    let mut rail = TestRail::new(4, DataPath::Auto);
+    let (far, near) = (rail.receiving_flow(A), rail.receiving_flow(A));
+    rail.sending_flow(A);
+    let tick = |rail: &mut TestRail| {
+        rail.now = rail.now.max(rail.machine.poll_timeout().unwrap_or(rail.now));
+        rail.done.clear();
+        rail.handle(RailEvent::Tick);
+        let read = rail.done.iter().filter_map(|action| match action {
+            RailAction::ReadPath { flow } => Some(*flow),
+            _ => None,
+        });
+        read.collect::<Vec<FlowPlace>>()
+    };
+    while rail.machine.poll_report().is_some() {}
+    assert_eq!(tick(&mut rail), [far, near]);
+    for (flow, ms) in [(far, 50), (near, 1)] {
+        let delay = Duration::from_millis(ms);
+        let reading = Some(PathReading { delay, delay_min: delay, bytes: 1, late_packets: 0 });
+        rail.handle(RailEvent::PathRead { flow, reading });
+    }
+    let told: Vec<RailNotice> = std::iter::from_fn(|| rail.machine.poll_report()).collect();
+    let [RailNotice::Scheduler { event: SchedulerEvent::PathRead { flow, .. }, .. }] = &told[..]
+    else {
+        panic!("the scheduler hears of the far one: {told:?}");
+    };
+    assert_eq!(*flow, far.flow);
+    assert_eq!(tick(&mut rail), [far]);
+    // Its kernel does not tell any more.
+    rail.handle(RailEvent::PathRead { flow: far, reading: None });
+    assert_eq!(rail.machine.poll_timeout(), None);
 }

@@ -8,6 +8,7 @@ use super::read_mode::{CacheState, FallbackReason, ReadMode};
 use super::slot_table::SlotIx;
 use crate::core::error::{Code, Error};
 use crate::core::piece::{FlowCommand, Piece, TransferIx};
+use crate::core::receiver::flow_growth::PathReading;
 use crate::core::receiver::scheduler::SchedulerEvent;
 use crate::core::units::Span;
 use crate::core::wire::{Check, Frame};
@@ -18,8 +19,9 @@ pub(crate) enum FlowDirection {
     /// This node asks and receives; `relays` where the peer passes on what it receives itself.
     Receive { relays: bool },
     /// This node is asked and sends; the plan wants `weight` bytes of it. Frames that are not in
-    /// clear are sealed in a slot, and never sent from the page cache.
-    Send { weight: u64, in_clear: bool },
+    /// clear are sealed in a slot, and never sent from the page cache. `is_further` where the flow
+    /// is beside the own one of its rail pair.
+    Send { weight: u64, in_clear: bool, is_further: bool },
 }
 
 /// Command of the control thread for a transfer that the rail has joined.
@@ -66,6 +68,8 @@ pub(crate) enum RailEvent {
     RefusalSent { flow: FlowPlace },
     /// A `Send` ended; `is_held` where the kernel still reads the slot: `SlotReleased` follows.
     SendDone { slot: SlotIx, outcome: SendOutcome, is_held: bool },
+    /// A `ReadPath` ended; `None` where the kernel does not tell.
+    PathRead { flow: FlowPlace, reading: Option<PathReading> },
     /// The kernel reads a slot no more; `copied` where it had copied what was in it after all.
     SlotReleased { slot: SlotIx, copied: bool },
     /// The moment of `poll_timeout` has come.
@@ -152,6 +156,8 @@ pub(crate) enum RailAction {
     SendRefusal { flow: FlowPlace, frame: Frame },
     /// Keep at most so many bytes unsent in the socket of a flow.
     SetUnsentMax { flow: FlowPlace, bytes: usize },
+    /// Read the path of a flow that receives.
+    ReadPath { flow: FlowPlace },
     /// Close a flow.
     CloseFlow { flow: FlowPlace },
     /// Note why another way was taken than the one that was asked for.

@@ -20,6 +20,8 @@ use crate::core::units::Span;
 /// Pieces of one flow that are read, waiting or being sent: one on the wire, and the next ones
 /// ready behind it.
 const FLOW_SLOTS_MAX: u32 = 4;
+/// The same where further flows of rail pairs are beside them: one on the wire, one behind it.
+const FLOW_SLOTS_BESIDE: u32 = 2;
 /// Own pieces that are sent for each flow that asks for them, while one stolen piece is: with more,
 /// they share a full link.
 const CONTENTION_THRESHOLD: f64 = 0.5;
@@ -42,7 +44,8 @@ pub(crate) struct PieceRequest {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SenderEvent {
     /// A receiver opened a flow; `weight` is how many bytes the plan wants from it, at least 1.
-    FlowUp { flow: FlowIx, transfer: TransferIx, weight: u64 },
+    /// `is_further` where it is beside the own flow of its rail pair.
+    FlowUp { flow: FlowIx, transfer: TransferIx, weight: u64, is_further: bool },
     /// A request arrived.
     Request { flow: FlowIx, ask: PieceRequest },
     /// A `Load` ended: the piece is in its slot and checked, or could not be read.
@@ -92,6 +95,7 @@ pub(crate) struct PieceSender {
 struct SenderFlow {
     transfer: TransferIx,
     weight: u64,
+    is_further: bool,
     /// Bytes served for each unit of weight: the flow's virtual time.
     served: f64,
     assigned: VecDeque<PieceRequest>,
@@ -121,7 +125,9 @@ impl PieceSender {
     /// Takes in what happened.
     pub(crate) fn handle(&mut self, event: SenderEvent) {
         match event {
-            SenderEvent::FlowUp { flow, transfer, weight } => self.flow_up(flow, transfer, weight),
+            SenderEvent::FlowUp { flow, transfer, weight, is_further } => {
+                self.flow_up(flow, transfer, weight, is_further);
+            }
             SenderEvent::Request { flow, ask } => self.request(flow, ask),
             SenderEvent::Loaded { slot, flow, ask, result } => {
                 self.loaded(slot, flow, ask, result);
@@ -147,12 +153,13 @@ impl PieceSender {
         self.actions.pop_front()
     }
 
-    fn flow_up(&mut self, flow: FlowIx, transfer: TransferIx, weight: u64) {
+    fn flow_up(&mut self, flow: FlowIx, transfer: TransferIx, weight: u64, is_further: bool) {
         let served = self.served_min();
         self.slots.flow_up(transfer);
         let state = SenderFlow {
             transfer,
             weight: weight.max(1),
+            is_further,
             served,
             assigned: VecDeque::with_capacity(FLOW_REQUESTS_MAX),
             stolen: VecDeque::with_capacity(FLOW_REQUESTS_MAX),
@@ -270,14 +277,32 @@ impl PieceSender {
         nobody_asks || (!pauses && self.flows.values().all(|flow| flow.stolen_slots() == 0))
     }
 
+    /// Returns the slots that an own flow of a rail pair may have, and all further flows together.
+    /// Those are slow, and hold a slot for long: the others keep two each.
+    fn slots_of_flows(&self) -> (u32, u32) {
+        let own = self.flows.values().filter(|it| !it.is_further).count().max(1) as u32;
+        let flow_slots = (self.slots.total() / own).clamp(1, FLOW_SLOTS_MAX);
+        if own as usize >= self.flows.len() {
+            return (flow_slots, 0);
+        }
+        let flow_slots = flow_slots.min(FLOW_SLOTS_BESIDE);
+        (flow_slots, self.slots.share().saturating_sub(own * flow_slots).max(1))
+    }
+
     /// Reads ahead while there are slots that the transfer may have: firm requests first, the flow
     /// that has had least for its weight first.
     fn load_next(&mut self) {
-        let flow_slots =
-            (self.slots.total() / self.flows.len().max(1) as u32).clamp(1, FLOW_SLOTS_MAX);
+        let (flow_slots, further_slots) = self.slots_of_flows();
         while self.slots.has_free() {
+            let further = self.flows.values().filter(|it| it.is_further);
+            let takes_further = further.map(SenderFlow::slots).sum::<u32>() < further_slots;
             let may_load = |state: &SenderFlow| {
-                state.slots() < flow_slots && self.slots.has_room(state.transfer)
+                let is_below = if state.is_further {
+                    takes_further && state.slots() == 0
+                } else {
+                    state.slots() < flow_slots
+                };
+                is_below && self.slots.has_room(state.transfer)
             };
             let ready = self.flows.iter().filter(|(_, state)| may_load(state));
             let assigned = ready.clone().filter(|(_, state)| !state.assigned.is_empty());
@@ -371,11 +396,15 @@ mod tests {
         sent
     }
 
+    fn own_flow(flow: FlowIx, weight: u64) -> SenderEvent {
+        SenderEvent::FlowUp { flow, transfer: TRANSFER, weight, is_further: false }
+    }
+
     #[test]
     fn flows_share_by_weight() {
         let mut piece_sender = PieceSender::new(1);
-        piece_sender.handle(SenderEvent::FlowUp { flow: A, transfer: TRANSFER, weight: 300 });
-        piece_sender.handle(SenderEvent::FlowUp { flow: B, transfer: TRANSFER, weight: 100 });
+        piece_sender.handle(own_flow(A, 300));
+        piece_sender.handle(own_flow(B, 100));
         for request in 0..16 {
             piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(request) });
             piece_sender.handle(SenderEvent::Request { flow: B, ask: ask(100 + request) });
@@ -390,7 +419,7 @@ mod tests {
     fn stolen_pieces_wait_for_everybody_elses_own() {
         let mut piece_sender = PieceSender::new(1);
         for flow in [A, B] {
-            piece_sender.handle(SenderEvent::FlowUp { flow, transfer: TRANSFER, weight: 1 });
+            piece_sender.handle(own_flow(flow, 1));
         }
         piece_sender.handle(SenderEvent::Request { flow: B, ask: ask(9) });
         piece_sender
@@ -406,7 +435,7 @@ mod tests {
     fn stolen_beside(own: f64) -> usize {
         let mut piece_sender = PieceSender::new(9);
         for flow in [A, B] {
-            piece_sender.handle(SenderEvent::FlowUp { flow, transfer: TRANSFER, weight: 1 });
+            piece_sender.handle(own_flow(flow, 1));
         }
         for request in 0..8 {
             piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(1000 + request) });
@@ -472,7 +501,7 @@ mod tests {
     fn a_receiver_that_is_dead_does_not_hold_up_what_others_have_stolen() {
         let mut piece_sender = PieceSender::new(16);
         for flow in [A, B, DEAD] {
-            piece_sender.handle(SenderEvent::FlowUp { flow, transfer: TRANSFER, weight: 1 });
+            piece_sender.handle(own_flow(flow, 1));
         }
         for request in 0..8 {
             piece_sender.handle(SenderEvent::Request { flow: DEAD, ask: ask(5000 + request) });
@@ -511,7 +540,7 @@ mod tests {
     #[test]
     fn slots_come_back_whatever_happens_to_the_flow() {
         let mut piece_sender = PieceSender::new(3);
-        piece_sender.handle(SenderEvent::FlowUp { flow: A, transfer: TRANSFER, weight: 1 });
+        piece_sender.handle(own_flow(A, 1));
         for request in 0..3 {
             piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(request) });
         }
@@ -534,7 +563,7 @@ mod tests {
     #[test]
     fn slots_that_the_kernel_holds_do_not_hold_up_the_flow() {
         let mut piece_sender = PieceSender::new(5);
-        piece_sender.handle(SenderEvent::FlowUp { flow: A, transfer: TRANSFER, weight: 1 });
+        piece_sender.handle(own_flow(A, 1));
         for request in 0..6 {
             piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(request) });
         }
@@ -567,7 +596,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_refused_and_the_next_is_read() {
         let mut piece_sender = PieceSender::new(1);
-        piece_sender.handle(SenderEvent::FlowUp { flow: A, transfer: TRANSFER, weight: 1 });
+        piece_sender.handle(own_flow(A, 1));
         piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(0) });
         piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(1) });
         piece_sender.poll_action();
@@ -589,7 +618,7 @@ mod tests {
     fn a_receiver_that_gives_two_requests_one_number_is_closed() {
         let mut piece_sender = PieceSender::new(4);
         for flow in [A, B] {
-            piece_sender.handle(SenderEvent::FlowUp { flow, transfer: TRANSFER, weight: 1 });
+            piece_sender.handle(own_flow(flow, 1));
             piece_sender.handle(SenderEvent::Request { flow, ask: ask(7) });
         }
         let loads: Vec<_> = std::iter::from_fn(|| piece_sender.poll_action()).collect();
@@ -628,7 +657,7 @@ mod tests {
     #[test]
     fn a_receiver_beyond_its_credit_is_closed() {
         let mut piece_sender = PieceSender::new(1);
-        piece_sender.handle(SenderEvent::FlowUp { flow: A, transfer: TRANSFER, weight: 1 });
+        piece_sender.handle(own_flow(A, 1));
         for request in 0..=(FLOW_REQUESTS_MAX as u32 + 1) {
             piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(request) });
         }
@@ -636,5 +665,29 @@ mod tests {
             std::iter::from_fn(|| piece_sender.poll_action())
                 .any(|action| matches!(action, SenderAction::Close { .. }))
         );
+    }
+
+    /// Further flows are slow, and hold the slots that they have for long.
+    #[test]
+    fn further_flows_leave_slots_to_the_own_flows_of_others() {
+        let mut piece_sender = PieceSender::new(16);
+        piece_sender.handle(own_flow(A, 1));
+        for flow in 10..30 {
+            let (flow, is_further) = (FlowIx(flow), true);
+            let up = SenderEvent::FlowUp { flow, transfer: TRANSFER, weight: 1, is_further };
+            piece_sender.handle(up);
+            for request in 0..2 {
+                piece_sender.handle(SenderEvent::Request { flow, ask: ask(request) });
+            }
+        }
+        assert_eq!(piece_sender.slots_held(), 10, "one a flow");
+        piece_sender.handle(own_flow(B, 1));
+        for flow in [A, B] {
+            (0..4).for_each(|it| {
+                piece_sender.handle(SenderEvent::Request { flow, ask: ask(it) });
+            });
+        }
+        assert_eq!((piece_sender.flows[&A].slots(), piece_sender.flows[&B].slots()), (2, 0));
+        assert_eq!(piece_sender.slots_held(), 12, "the next transfer finds some");
     }
 }

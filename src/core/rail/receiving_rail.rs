@@ -17,10 +17,14 @@ use crate::core::check::CheckMethod;
 use crate::core::error::{Code, Error, Result};
 use crate::core::options::DataPath;
 use crate::core::piece::{FlowIx, TransferIx};
+use crate::core::receiver::flow_growth::PathReading;
 use crate::core::receiver::scheduler::SchedulerEvent;
 use crate::core::units::{Moment, Span, covers};
 use crate::core::wire::Frame;
 use crate::core::wire::frame::FrameKind;
+
+/// Time between two looks at the path of a flow.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 pub(super) struct ReceivingRail {
     transfers: BTreeMap<TransferIx, ReceivingTransfer>,
@@ -51,6 +55,8 @@ struct ReceivingFlow {
     requests: VecDeque<Frame>,
     /// True while a send of requests is under way.
     is_sending: bool,
+    /// The moment at which its path is read next; never again where it is near.
+    look_at: Option<Moment>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,7 +115,7 @@ impl ReceivingRail {
     ) -> Option<FlowPlace> {
         let state = self.transfers.get_mut(&transfer).filter(|it| has_room && !it.is_draining);
         let requests = VecDeque::with_capacity(REQUESTS_MAX as usize);
-        let idle = ReceivingFlow { requests, is_sending: false };
+        let idle = ReceivingFlow { requests, is_sending: false, look_at: Some(now + LOOK_EVERY) };
         let placed =
             state.and_then(|state| Some((self.flows.insert(flow, transfer, idle)?, state)));
         let Some((place, state)) = placed else {
@@ -165,6 +171,20 @@ impl ReceivingRail {
         if let Some((_, flow)) = self.flows.get(place) {
             flow.is_sending = false;
             self.send_requests(place);
+        }
+    }
+
+    /// The path of a flow was read. The scheduler hears of those that are far.
+    pub(super) fn path_read(
+        &mut self,
+        now: Moment,
+        place: FlowPlace,
+        reading: Option<PathReading>,
+    ) {
+        let Some(reading) = reading.filter(PathReading::is_far) else { return };
+        if let Some((transfer, flow)) = self.flows.get(place) {
+            flow.look_at = Some(now + LOOK_EVERY);
+            self.tell(now, transfer, SchedulerEvent::PathRead { flow: place.flow, reading });
         }
     }
 
@@ -258,11 +278,17 @@ impl ReceivingRail {
 
     pub(super) fn poll_timeout(&self) -> Option<Moment> {
         let receivers = self.transfers.values().filter_map(|state| state.receiver.poll_timeout());
-        receivers.chain(self.reports.poll_timeout()).min()
+        let looks = self.flows.states().filter_map(|flow| flow.look_at);
+        receivers.chain(self.reports.poll_timeout()).chain(looks).min()
     }
 
     pub(super) fn tick(&mut self, now: Moment) {
         self.reports.tick(now);
+        for (flow, state) in self.flows.states_mut() {
+            if state.look_at.take_if(|due| now >= *due).is_some() {
+                self.actions.push_back(RailAction::ReadPath { flow });
+            }
+        }
         for state in self.transfers.values_mut() {
             if state.receiver.poll_timeout().is_some_and(|due| now >= due) {
                 state.receiver.handle(now, ReceiverEvent::Tick);

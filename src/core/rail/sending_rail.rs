@@ -99,7 +99,7 @@ impl SendingRail {
     pub(super) fn flow_up(
         &mut self,
         (transfer, flow): (TransferIx, FlowIx),
-        (weight, in_clear): (u64, bool),
+        (weight, in_clear, is_further): (u64, bool, bool),
         has_room: bool,
     ) -> Option<FlowPlace> {
         if !has_room || !self.transfers.contains_key(&transfer) {
@@ -108,7 +108,7 @@ impl SendingRail {
         let answers = VecDeque::with_capacity(FLOW_REQUESTS_MAX + 1);
         let state = SendingFlow { answers, is_sending: false, copies: false, in_clear };
         let place = self.flows.insert(flow, transfer, state)?;
-        self.sender.handle(SenderEvent::FlowUp { flow, transfer, weight });
+        self.sender.handle(SenderEvent::FlowUp { flow, transfer, weight, is_further });
         self.keep_unsent(Some(place));
         self.actions.push_back(RailAction::ReceiveRequests { flow: place });
         self.settle();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::delivery_meter::DeliveryMeter;
 use super::extent_map::ExtentMap;
+use super::flow_growth::PathReading;
 use super::rail_pairs::RailPair;
 use super::rate_meter::{RateMeter, ReceiverIntake};
 use crate::core::piece::{FlowCommand, FlowIx, Piece};
@@ -61,6 +62,7 @@ struct LeasingFlow {
     revoke_again: Moment,
     /// Pieces that arrived changed since one landed.
     changed_in_row: u32,
+    path: Option<PathReading>,
 }
 
 impl LeasingFlow {
@@ -99,6 +101,7 @@ impl FlowLeases {
             revoking: false,
             revoke_again: now,
             changed_in_row: 0,
+            path: None,
         };
         self.flows.insert(flow, state);
     }
@@ -108,6 +111,26 @@ impl FlowLeases {
         let state = self.flows.remove(&flow)?;
         self.lease_ended(state.rail_pair.sender);
         Some((state.rail_pair, state.leased))
+    }
+
+    /// Takes in a reading of the path of a flow. Returns its rail pair, and the reading before it.
+    pub(super) fn path_read(
+        &mut self,
+        flow: FlowIx,
+        reading: PathReading,
+    ) -> Option<(RailPair, Option<PathReading>)> {
+        let state = self.flows.get_mut(&flow)?;
+        Some((state.rail_pair, state.path.replace(reading)))
+    }
+
+    /// Returns the number of pieces that one flow of a sender may take at once, of a share of
+    /// `pieces`. Towards the end of the share it falls, so that the flows end together (guided
+    /// self-scheduling, Polychronopoulos and Kuck 1987).
+    pub(super) fn fair_part(&self, sender: NodeIx, pieces: u64) -> usize {
+        match self.count_to(sender) as u64 {
+            0 | 1 => usize::MAX,
+            flows => usize::try_from(pieces / (2 * flows)).unwrap_or(usize::MAX).max(1),
+        }
     }
 
     /// Sets the room of a flow. Returns false if there is no such flow.
@@ -387,7 +410,7 @@ mod tests {
     fn flows() -> (FlowLeases, ExtentMap) {
         let mut flows = FlowLeases::default();
         for flow in [A, B] {
-            flows.add(at(0), flow, RailPair { sender: NodeIx(flow.0), index: 0 });
+            flows.add(at(0), flow, RailPair::new(NodeIx(flow.0), 0));
         }
         let segment = (Span::new(0, 1000), vec![NodeIx(1), NodeIx(2)]);
         let extents =

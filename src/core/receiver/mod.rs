@@ -7,6 +7,7 @@
 
 pub(crate) mod delivery_meter;
 pub(crate) mod extent_map;
+pub(crate) mod flow_growth;
 mod flow_leases;
 mod lease_limit;
 mod plan_pacing;

@@ -20,6 +20,10 @@ use crate::core::units::{Moment, NodeIx};
 /// Flows that one receiver holds open at once. Further rail pairs wait until one of them has
 /// nothing left to do.
 const FLOWS_MAX: usize = 64;
+/// Flows of one rail pair. The slots of a rail keep about as many pieces on their way.
+pub(super) const FLOWS_OF_PAIR_MAX: u32 = 12;
+/// Flows up to which pairs get further ones: senders that come later find places.
+const FURTHER_UP_TO: usize = FLOWS_MAX / 2;
 /// Breaks in a row of every rail pair of a sender, after which the sender counts as lost.
 pub(super) const BREAKS_MAX: u32 = 3;
 /// Backoff after the second break of a rail pair; there is none after the first.
@@ -31,11 +35,34 @@ const PIECES_FOR_BREAK: u32 = 16;
 /// Time after a delivery in which flows that end with a changed header cost a rail pair nothing.
 const GETS_THROUGH: Duration = Duration::from_secs(2);
 
-/// A pair of rails: one of this node and one of a sender.
+/// A pair of rails, one of this node and one of a sender, and the place of a flow there.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct RailPair {
     pub(crate) sender: NodeIx,
     pub(crate) index: u32,
+    /// 0 for the pair's own flow; the others are beside it.
+    pub(crate) further: u32,
+}
+
+impl RailPair {
+    /// The place of the own flow of pair `index`.
+    pub(crate) fn new(sender: NodeIx, index: u32) -> RailPair {
+        RailPair { sender, index, further: 0 }
+    }
+
+    /// The part of a flow in what its pair may have: a further flow counts as one of many.
+    pub(crate) fn part_of(self, amount: u64) -> u64 {
+        match amount {
+            0 => 0,
+            _ if self.further == 0 => amount,
+            _ => (amount / u64::from(FLOWS_OF_PAIR_MAX)).max(1),
+        }
+    }
+
+    /// The place of the pair's own flow.
+    pub(crate) fn own(self) -> RailPair {
+        RailPair { further: 0, ..self }
+    }
 }
 
 /// State of a sender after one of its rail pairs broke.
@@ -65,6 +92,8 @@ struct RailPairState {
     has_brought: bool,
     /// The moment of the last one, of any of its flows.
     brought: Option<Moment>,
+    /// True for a further flow that is to end as soon as it owes nothing.
+    is_surplus: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -82,7 +111,7 @@ impl RailPairs {
     /// Creates the rail pairs to each of `senders`, with the given count for each.
     pub(super) fn new(senders: impl Iterator<Item = (NodeIx, u32)>) -> RailPairs {
         let rail_pairs = senders.flat_map(|(sender, count)| {
-            (0..count.max(1)).map(move |index| RailPair { sender, index })
+            (0..count.max(1)).map(move |index| RailPair::new(sender, index))
         });
         let rail_pairs =
             rail_pairs.map(|rail_pair| (rail_pair, RailPairState::default())).collect();
@@ -100,7 +129,7 @@ impl RailPairs {
             if self.of(sender).next().is_none() {
                 self.rail_pairs.extend(
                     (0..count.max(1))
-                        .map(|index| (RailPair { sender, index }, RailPairState::default())),
+                        .map(|index| (RailPair::new(sender, index), RailPairState::default())),
                 );
             }
         }
@@ -169,8 +198,52 @@ impl RailPairs {
 
     /// Makes a rail pair without work idle, and gives its place to one that waits.
     pub(super) fn idle(&mut self, rail_pair: RailPair) {
-        self.state(rail_pair).stage = RailPairStage::Idle;
+        if rail_pair.further > 0 {
+            self.rail_pairs.remove(&rail_pair);
+        } else {
+            self.state(rail_pair).stage = RailPairStage::Idle;
+        }
         self.fill_places();
+    }
+
+    /// Returns the number of flows of a rail pair that are up or coming up and stay, and whether
+    /// some are coming up.
+    pub(super) fn flows_of(&self, rail_pair: RailPair) -> (u32, bool) {
+        let mut flows = (0, false);
+        for (_, state) in self.places_of(rail_pair) {
+            flows.0 += u32::from(state.has_place() && !state.is_surplus);
+            flows.1 |= state.stage == RailPairStage::Opening;
+        }
+        flows
+    }
+
+    /// Opens further flows of a rail pair, as far as there are places, until it has `count`.
+    pub(super) fn open_further(&mut self, rail_pair: RailPair, count: u32) {
+        let (mut flows, _) = self.flows_of(rail_pair);
+        for further in 1..2 * count {
+            let place = RailPair { further, ..rail_pair };
+            let has_room = self.waiting.is_empty() && self.places() < FURTHER_UP_TO;
+            if flows < count && has_room && !self.rail_pairs.contains_key(&place) {
+                self.rail_pairs.insert(place, RailPairState::default());
+                self.open(place);
+                flows += 1;
+            }
+        }
+    }
+
+    /// Has the further flows of a rail pair end, those beyond `count`.
+    pub(super) fn give_up(&mut self, rail_pair: RailPair, count: u32) {
+        let last = RailPair { further: u32::MAX, ..rail_pair };
+        let flows = self.rail_pairs.range_mut(rail_pair.own()..=last);
+        let staying = flows.filter(|(_, state)| !state.is_surplus);
+        for (place, state) in staying.skip(count as usize) {
+            state.is_surplus = place.further > 0;
+        }
+    }
+
+    /// Returns true if a flow is to end as soon as it owes nothing.
+    pub(super) fn is_surplus(&self, rail_pair: RailPair) -> bool {
+        self.rail_pairs.get(&rail_pair).is_some_and(|state| state.is_surplus)
     }
 
     /// Records that a rail pair's flow broke, or could not be opened.
@@ -180,6 +253,10 @@ impl RailPairs {
         rail_pair: RailPair,
         error: &Error,
     ) -> SenderVerdict {
+        if rail_pair.further > 0 {
+            self.idle(rail_pair);
+            return self.judge(rail_pair.sender);
+        }
         let state = self.state(rail_pair);
         state.landed = 0;
         let has_brought = std::mem::take(&mut state.has_brought);
@@ -193,19 +270,23 @@ impl RailPairs {
             _ => state.breaks.saturating_add(1),
         };
         state.stage = RailPairStage::BackingOff(now + backoff(state.breaks));
-        if self
-            .of(rail_pair.sender)
-            .all(|(_, state)| !state.is_alive() && state.breaks >= BREAKS_MAX)
-        {
-            self.lost.push(rail_pair.sender);
-            let stages = self.rail_pairs.iter_mut().filter(|(of, _)| of.sender == rail_pair.sender);
-            stages.for_each(|(_, state)| state.stage = RailPairStage::Idle);
-            self.waiting.retain(|waiting| waiting.sender != rail_pair.sender);
-            self.fill_places();
-            return SenderVerdict::Lost;
-        }
+        let verdict = self.judge(rail_pair.sender);
         self.open_due(now);
-        SenderVerdict::Stands
+        verdict
+    }
+
+    /// Finds out whether a sender is lost, after one of its flows broke.
+    fn judge(&mut self, sender: NodeIx) -> SenderVerdict {
+        let is_dead = |state: &RailPairState| !state.is_alive() && state.breaks >= BREAKS_MAX;
+        if !self.of(sender).all(|(_, state)| is_dead(state)) {
+            return SenderVerdict::Stands;
+        }
+        self.lost.push(sender);
+        let stages = self.rail_pairs.iter_mut().filter(|(of, _)| of.sender == sender);
+        stages.for_each(|(_, state)| state.stage = RailPairStage::Idle);
+        self.waiting.retain(|waiting| waiting.sender != sender);
+        self.fill_places();
+        SenderVerdict::Lost
     }
 
     /// Opens the rail pairs whose backoff has ended.
@@ -222,8 +303,18 @@ impl RailPairs {
     }
 
     fn of(&self, sender: NodeIx) -> impl Iterator<Item = (RailPair, &RailPairState)> {
-        let (first, last) = (RailPair { sender, index: 0 }, RailPair { sender, index: u32::MAX });
+        let first = RailPair::new(sender, 0);
+        let last = RailPair { sender, index: u32::MAX, further: u32::MAX };
         self.rail_pairs.range(first..=last).map(|(&rail_pair, state)| (rail_pair, state))
+    }
+
+    fn places_of(&self, pair: RailPair) -> impl Iterator<Item = (&RailPair, &RailPairState)> {
+        self.rail_pairs.range(pair.own()..=RailPair { further: u32::MAX, ..pair })
+    }
+
+    /// Returns the number of flows that are up or coming up.
+    fn places(&self) -> usize {
+        self.rail_pairs.values().filter(|state| state.has_place()).count()
     }
 
     fn state(&mut self, rail_pair: RailPair) -> &mut RailPairState {
@@ -231,7 +322,11 @@ impl RailPairs {
     }
 
     fn open(&mut self, rail_pair: RailPair) {
-        let places = self.rail_pairs.values().filter(|state| state.has_place()).count() < FLOWS_MAX;
+        let places = self.places() < FLOWS_MAX;
+        if !places {
+            // It takes the place of a flow that others are beside.
+            self.rail_pairs.iter_mut().for_each(|(it, state)| state.is_surplus = it.further > 0);
+        }
         self.state(rail_pair).stage =
             if places { RailPairStage::Opening } else { RailPairStage::Waiting };
         if places { &mut self.to_open } else { &mut self.waiting }.push_back(rail_pair);
@@ -311,7 +406,7 @@ mod tests {
     }
 
     fn rail_pair(index: u32) -> RailPair {
-        RailPair { sender: A, index }
+        RailPair::new(A, index)
     }
 
     fn opened(rail_pairs: &mut RailPairs) -> Vec<u32> {
@@ -421,5 +516,61 @@ mod tests {
         rail_pairs.up(rail_pair(0), FlowIx(1));
         rail_pairs.idle(rail_pair(0));
         assert_eq!(opened(&mut rail_pairs), [FLOWS_MAX as u32]);
+    }
+
+    fn places(rail_pairs: &mut RailPairs) -> Vec<u32> {
+        std::iter::from_fn(|| rail_pairs.poll_open()).map(|place| place.further).collect()
+    }
+
+    #[test]
+    fn a_further_flow_that_breaks_is_forgotten_and_one_that_stands_keeps_its_sender() {
+        let mut rail_pairs = RailPairs::new([(A, 1)].into_iter());
+        rail_pairs.want(A);
+        rail_pairs.up(rail_pair(0), FlowIx(0));
+        opened(&mut rail_pairs);
+        rail_pairs.open_further(rail_pair(0), 4);
+        assert_eq!(places(&mut rail_pairs), [1, 2, 3]);
+        let further = |further| RailPair { further, ..rail_pair(0) };
+        rail_pairs.up(further(1), FlowIx(1));
+        for place in [2, 3] {
+            let verdict = rail_pairs.broke(at(0), further(place), &broken());
+            assert_eq!(verdict, SenderVerdict::Stands);
+        }
+        assert_eq!(
+            (rail_pairs.flows_of(rail_pair(0)), rail_pairs.poll_timeout()),
+            ((2, false), None)
+        );
+        for ms in [0, 10_000, 20_000, 30_000] {
+            let verdict = rail_pairs.broke(at(ms), rail_pair(0), &broken());
+            assert_eq!(verdict, SenderVerdict::Stands, "a further flow stands");
+            rail_pairs.open_due(at(ms + 9000));
+            assert_eq!(places(&mut rail_pairs), [0]);
+        }
+        rail_pairs.broke(at(40_000), rail_pair(0), &broken());
+        let verdict = rail_pairs.broke(at(40_000), further(1), &broken());
+        assert_eq!(verdict, SenderVerdict::Lost);
+    }
+
+    #[test]
+    fn further_flows_end_where_they_are_given_up_or_others_wait() {
+        let count = FURTHER_UP_TO as u32 - 2;
+        let mut rail_pairs =
+            RailPairs::new([(A, 1), (NodeIx(1), count), (NodeIx(2), 64)].into_iter());
+        rail_pairs.want(A);
+        rail_pairs.open_further(rail_pair(0), 4);
+        assert_eq!(places(&mut rail_pairs), [0, 1, 2, 3]);
+        rail_pairs.give_up(rail_pair(0), 2);
+        let surplus = |rail_pairs: &RailPairs| {
+            let further = (0..4).map(|further| RailPair { further, ..rail_pair(0) });
+            further.map(|place| rail_pairs.is_surplus(place)).collect::<Vec<_>>()
+        };
+        assert_eq!(surplus(&rail_pairs), [false, false, true, true]);
+        assert_eq!(rail_pairs.flows_of(rail_pair(0)), (2, true));
+        rail_pairs.want(NodeIx(1));
+        rail_pairs.open_further(rail_pair(0), 4);
+        assert_eq!(rail_pairs.flows_of(rail_pair(0)), (2, true), "places are left for others");
+        rail_pairs.want(NodeIx(2));
+        assert!(rail_pairs.are_waiting());
+        assert_eq!(surplus(&rail_pairs), [false, true, true, true]);
     }
 }

@@ -10,6 +10,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::extent_map::{ExtentMap, PieceRun};
+use super::flow_growth::{FlowGrowth, PathReading};
 use super::flow_leases::{FlowLeases, LOOK_AGAIN};
 use super::lease_limit::LeaseLimit;
 use super::plan_pacing;
@@ -26,6 +27,7 @@ use crate::core::units::{Moment, NodeIx, Span};
 use crate::core::wire::Check;
 use crate::core::wire::control::{NodeStats, PlanSegment};
 
+mod growing;
 mod recovery;
 mod replan;
 mod stealing;
@@ -75,6 +77,8 @@ pub(crate) enum SchedulerEvent {
     Changed { flow: FlowIx },
     /// A part of a piece arrived as it was sent: the flow brings something.
     PartLanded { flow: FlowIx },
+    /// The path of a flow, which is far, was read.
+    PathRead { flow: FlowIx, reading: PathReading },
     /// Leases that were revoked before they were requested.
     Returned { flow: FlowIx, pieces: Vec<Piece> },
     /// A flow broke.
@@ -158,6 +162,7 @@ pub(crate) struct PieceScheduler {
     shares: SenderShares,
     flows: FlowLeases,
     rail_pairs: RailPairs,
+    growth: FlowGrowth,
     faults: SenderFaults,
     twice: SecondRequests,
     actions: VecDeque<SchedulerAction>,
@@ -208,6 +213,7 @@ impl PieceScheduler {
             extents,
             shares,
             flows: FlowLeases::default(),
+            growth: FlowGrowth::default(),
             faults: SenderFaults::default(),
             twice: SecondRequests::default(),
             actions: VecDeque::new(),
@@ -250,6 +256,7 @@ impl PieceScheduler {
                 let rail_pair = self.flows.rail_pair(flow);
                 rail_pair.into_iter().for_each(|it| self.rail_pairs.brought(now, it));
             }
+            SchedulerEvent::PathRead { flow, reading } => self.path_read(now, flow, reading),
             SchedulerEvent::Failed { flow, piece, error } => self.failed(now, flow, piece, &error),
             SchedulerEvent::Returned { flow, pieces } => self.returned(now, flow, &pieces),
             SchedulerEvent::FlowDown { flow, error } => self.flow_down(now, flow, &error),
@@ -404,7 +411,10 @@ impl PieceScheduler {
     /// Leases pieces to a flow with room, as far as the limit allows.
     fn feed(&mut self, now: Moment, flow: FlowIx) {
         let Some(rail_pair) = self.flows.rail_pair(flow) else { return };
-        let count_max = match self.may_lease(now, flow, rail_pair.sender) {
+        if self.rail_pairs.is_surplus(rail_pair) {
+            return self.close_idle(flow, rail_pair);
+        }
+        let count_max = match self.may_lease(now, flow, rail_pair) {
             Ok(count_max) => count_max,
             Err(later) => return self.look_again_at(later),
         };
@@ -431,9 +441,7 @@ impl PieceScheduler {
         if !pieces.is_empty() {
             self.lease(now, flow, pieces);
         } else if self.flows.is_idle(flow) && self.rail_pairs.are_waiting() {
-            self.flows.remove(flow);
-            self.actions.push_back(SchedulerAction::Flow(FlowCommand::Close { flow }));
-            self.rail_pairs.idle(rail_pair);
+            self.close_idle(flow, rail_pair);
         } else {
             self.look_again_at(now + LOOK_AGAIN);
         }
@@ -443,12 +451,19 @@ impl PieceScheduler {
     ///
     /// # Errors
     /// The moment at which to look again, if it must wait for others.
-    fn may_lease(&mut self, now: Moment, flow: FlowIx, sender: NodeIx) -> Result<usize, Moment> {
+    fn may_lease(
+        &mut self,
+        now: Moment,
+        flow: FlowIx,
+        rail_pair: RailPair,
+    ) -> Result<usize, Moment> {
+        let sender = rail_pair.sender;
         let block_bytes = self.extents.grid().block_bytes();
         if self.pace.as_ref().is_some_and(|pace| pace.is_ahead(now, sender, block_bytes)) {
             return Err(now + plan_pacing::PAUSE);
         }
-        if self.grows {
+        // A further flow is slow, and what it has been asked for cannot be taken back.
+        if self.grows || rail_pair != rail_pair.own() {
             let room = self.flows.early_room(now, flow, block_bytes);
             return if room > 0 { Ok(room) } else { Err(now + LOOK_AGAIN) };
         }
@@ -460,8 +475,8 @@ impl PieceScheduler {
         if let Some(limit) = &mut self.limit {
             return limit.take_turn(now, flow).map(|()| 1);
         }
-        Ok(fair_part(&self.shares, &self.flows, sender, block_bytes)
-            .min(self.flows.room(flow) as usize))
+        let pieces = self.shares.bytes_of(sender) / block_bytes;
+        Ok(self.flows.fair_part(sender, pieces).min(self.flows.room(flow) as usize))
     }
 
     fn look_again_at(&mut self, moment: Moment) {
@@ -474,18 +489,6 @@ impl PieceScheduler {
             self.actions.push_back(SchedulerAction::Settled);
         }
     }
-}
-
-/// Returns the number of pieces that one flow of a sender may take at once. Towards the end of a
-/// share it falls, so that the flows end together (guided self-scheduling, Polychronopoulos and
-/// Kuck 1987).
-fn fair_part(shares: &SenderShares, flows: &FlowLeases, sender: NodeIx, block_bytes: u64) -> usize {
-    let flows = flows.count_to(sender) as u64;
-    if flows <= 1 {
-        return usize::MAX;
-    }
-    let pieces = shares.bytes_of(sender) / block_bytes;
-    usize::try_from(pieces / (2 * flows)).unwrap_or(usize::MAX).max(1)
 }
 
 #[cfg(test)]

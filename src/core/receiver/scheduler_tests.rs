@@ -62,7 +62,7 @@ fn land(scheduler: &mut PieceScheduler, now: Moment, flow: FlowIx, piece: Piece)
 }
 
 fn rail_pair(sender: NodeIx) -> RailPair {
-    RailPair { sender, index: 0 }
+    RailPair::new(sender, 0)
 }
 
 fn error(code: Code) -> Error {
@@ -352,7 +352,7 @@ fn two_rail_pairs_to_one_sender_empty_one_share() {
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(opened, [RailPair { sender: A, index: 0 }, RailPair { sender: A, index: 1 }]);
+    assert_eq!(opened, [RailPair::new(A, 0), RailPair::new(A, 1)]);
     for (flow, rail_pair) in [(FLOW_A, opened[0]), (FLOW_B, opened[1])] {
         scheduler.handle(at(0), SchedulerEvent::FlowUp { flow, rail_pair });
     }
@@ -504,4 +504,50 @@ mod growth {
             prop_assert_eq!(spans, (0..12).map(bytes).collect::<Vec<_>>());
         }
     }
+}
+
+#[test]
+fn a_path_that_loses_packets_gets_further_flows_which_bring_pieces_and_end_with_the_trial() {
+    let mut scheduler = scheduler(&[source(0, 10_000, &[(A, 1)])]);
+    scheduler.handle(at(1), SchedulerEvent::Room { flow: FLOW_A, pieces: 4 });
+    assert_eq!(leased(&mut scheduler).len(), 4);
+    let read = |scheduler: &mut PieceScheduler, ms: u64, bytes: u64| {
+        let delay = Duration::from_millis(20);
+        let reading = PathReading { delay, delay_min: delay, bytes, late_packets: ms };
+        scheduler.handle(at(ms), SchedulerEvent::PathRead { flow: FLOW_A, reading });
+    };
+    (1..10).for_each(|tick| read(&mut scheduler, 50 * tick, 1000 * tick));
+    let opened = actions(&mut scheduler);
+    let further = |further| RailPair { further, ..rail_pair(A) };
+    assert_eq!(opened, [1, 2, 3].map(|it| SchedulerAction::Open { rail_pair: further(it) }));
+    for (flow, place) in [(20, 1), (21, 2), (22, 3)] {
+        let flow = FlowIx(flow);
+        scheduler.handle(at(500), SchedulerEvent::FlowUp { flow, rail_pair: further(place) });
+        scheduler.handle(at(500), SchedulerEvent::Room { flow, pieces: 2 });
+    }
+    let leases = leased(&mut scheduler);
+    assert_eq!(leases.len(), 3, "each brings a piece, as long as its rate is not known");
+    // All bring less than one before.
+    (11..40).for_each(|tick| read(&mut scheduler, 50 * tick, 9000 + 10 * tick));
+    assert_eq!(actions(&mut scheduler), []);
+    for (flow, piece) in leases {
+        land(&mut scheduler, at(2000), flow, piece);
+        scheduler.handle(at(2000), SchedulerEvent::Room { flow, pieces: 2 });
+    }
+    let closed = [20, 21, 22].map(|flow| FlowCommand::Close { flow: FlowIx(flow) });
+    assert_eq!(actions(&mut scheduler), closed.map(SchedulerAction::Flow));
+    scheduler.handle(at(2001), SchedulerEvent::Room { flow: FLOW_A, pieces: 1 });
+    assert_eq!(leased(&mut scheduler).len(), 1, "the own flow goes on");
+}
+
+#[test]
+fn a_small_rest_is_not_worth_further_flows() {
+    let mut scheduler = scheduler(&[source(0, 30, &[(A, 1)])]);
+    for tick in 1..20 {
+        let delay = Duration::from_millis(20);
+        let reading =
+            PathReading { delay, delay_min: delay, bytes: 1000 * tick, late_packets: tick };
+        scheduler.handle(at(50 * tick), SchedulerEvent::PathRead { flow: FLOW_A, reading });
+    }
+    assert_eq!(actions(&mut scheduler), []);
 }

@@ -12,7 +12,7 @@ use super::world::{DiskUse, SimEndpoint, SimReach, SimWorld};
 use crate::core::units::{Moment, NodeIx};
 
 /// Payload of a packet.
-const PACKET_BYTES: u64 = 1448;
+pub(super) const PACKET_BYTES: u64 = 1448;
 
 /// Everything that nodes and masters share.
 pub(super) struct SimContext {
@@ -28,9 +28,11 @@ pub(super) struct SimContext {
 
 impl SimContext {
     pub(super) fn new(world: SimWorld) -> SimContext {
+        let mut net = SimNetwork::new(&world.links, &world.stores);
+        world.lossy.into_iter().for_each(|path| net.limit_flows(path.bytes_per_second));
         SimContext {
             schedule: SimSchedule::new(world.seed, world.latency),
-            net: SimNetwork::new(&world.links, &world.stores),
+            net,
             sessions: SimSessions::default(),
             reach: SimReach::default(),
             history: TransferTimeline::default(),

@@ -50,7 +50,8 @@ pub(super) fn answer_flow(
     let from_flow = nodes[sender.at()].rails.next_flow();
     cx.net.open(to_flow, sender, receiver);
     let end = FlowEnd { peer: receiver, there: to_flow };
-    let direction = FlowDirection::Send { weight, in_clear: true };
+    let is_further = rail_pair.further > 0;
+    let direction = FlowDirection::Send { weight, in_clear: true, is_further };
     nodes[sender.at()].rails.flow_up(cx, (theirs, from), from_flow, end, direction);
     nodes[sender.at()].follow(cx);
     let node = &mut nodes[receiver.at()];

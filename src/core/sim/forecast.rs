@@ -84,6 +84,7 @@ pub(crate) fn forecast(
         disks: Vec::new(),
         disk_whims: Duration::ZERO,
         faults: PieceFaults::default(),
+        lossy: None,
         launched: false,
         seed: scenario.seed,
         keeps_log: false,

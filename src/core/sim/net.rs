@@ -51,6 +51,8 @@ pub(crate) struct SimNetwork<T> {
     /// The stores that a node reads from and writes to, as places in `rates`.
     stores: Vec<[Option<usize>; 2]>,
     pipes: BTreeMap<(NodeIx, FlowIx), SimPipe<T>>,
+    /// Rate that no flow exceeds, in bytes per second.
+    flow_rate: Option<f64>,
     /// Pairs of nodes between which nothing gets through, in this direction.
     cuts: BTreeSet<(NodeIx, NodeIx)>,
     now: Moment,
@@ -79,6 +81,7 @@ impl<T> SimNetwork<T> {
             rates,
             stores: behind,
             pipes,
+            flow_rate: None,
             cuts,
             now,
             moved: now,
@@ -86,6 +89,11 @@ impl<T> SimNetwork<T> {
             is_stale: false,
             is_changed: false,
         }
+    }
+
+    /// Limits the rate of each flow that is opened from now on.
+    pub(crate) fn limit_flows(&mut self, bytes_per_second: f64) {
+        self.flow_rate = Some(bytes_per_second);
     }
 
     /// Changes a node's links from now on.
@@ -111,6 +119,10 @@ impl<T> SimNetwork<T> {
         // Copies inside a node pass no NIC.
         let mut way = if from == to { vec![sender + 2] } else { vec![sender, receiver + 1] };
         way.extend(self.stores[from.at()][0].into_iter().chain(self.stores[to.at()][1]));
+        if let Some(rate) = self.flow_rate {
+            way.push(self.rates.len());
+            self.rates.push(rate);
+        }
         self.pipes.insert(
             (to, flow),
             SimPipe { from, way, queue: VecDeque::new(), bytes_per_second: 0.0, was_busy: false },

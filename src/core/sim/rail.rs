@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::context::SimContext;
+use super::context::{PACKET_BYTES, SimContext};
 use super::disk::PiecePayload;
 use super::messages::{
     FlowEnd, FlowMessage, FlowTransit, KernelOp, OrderedChannel, SimEvent, SimRailIx,
@@ -20,11 +20,14 @@ use crate::core::rail::{
     CacheState, FlowPlace, KernelRoute, LandingPiece, LoadingPiece, PayloadOutcome, RailAction,
     RailEvent, RailMachine, ReadMode, ReadOutcome, SendOutcome, SlotIx,
 };
+use crate::core::receiver::flow_growth::PathReading;
 use crate::core::units::{Moment, NodeIx};
 use crate::core::wire::frame::{FRAME_BYTES, Frame, FrameKind};
 
 /// Requests that leave in one send.
 const REQUESTS_AT_ONCE: usize = 42;
+/// One packet in so many is lost on a lossy path.
+const LOST_ONE_IN: u64 = 200;
 const KEPT: &str = "attempts are kept when they are over";
 
 /// One rail of a node.
@@ -62,6 +65,8 @@ pub(super) struct SimSocket {
     pub(super) requests: VecDeque<Frame>,
     /// A send whose end has not come.
     pub(super) sending: Option<SimSend>,
+    /// Bytes that have arrived.
+    pub(super) received_bytes: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -156,11 +161,23 @@ impl SimRail {
                     self.put_on_wire(cx, end, flow.flow, FRAME_BYTES as u64, message);
                 }
             }
+            RailAction::ReadPath { flow } => {
+                let reading = self.read_path(cx, flow.flow);
+                self.machine.handle(cx.now(), RailEvent::PathRead { flow, reading });
+            }
             RailAction::CloseFlow { flow } => self.close_socket(cx, flow.flow),
             RailAction::SetUnsentMax { .. }
             | RailAction::NoteFallback { .. }
             | RailAction::Forget { .. } => {}
         }
+    }
+
+    /// Reads the path of a flow, where it loses packets.
+    fn read_path(&self, cx: &SimContext, flow: FlowIx) -> Option<PathReading> {
+        let delay = cx.world.lossy?.delay;
+        let bytes = self.sockets.get(&flow)?.received_bytes;
+        let late_packets = bytes / PACKET_BYTES / LOST_ONE_IN;
+        Some(PathReading { delay, delay_min: delay, bytes, late_packets })
     }
 
     fn put_on_wire(
@@ -408,6 +425,7 @@ impl SimSocket {
             place,
             end,
             is_receiving,
+            received_bytes: 0,
             unread: VecDeque::new(),
             payload: None,
             is_awaited: false,

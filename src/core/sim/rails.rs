@@ -235,6 +235,8 @@ impl SimRails {
             return self.break_flow(cx.now(), flow, error);
         }
         let socket = self.rail(rail).sockets.get_mut(&flow).expect("found above");
+        socket.received_bytes +=
+            message.payload.as_ref().map_or(0, |_| message.frame.span().bytes());
         socket.unread.push_back(message);
         self.rail(rail).read(cx.now(), flow);
     }

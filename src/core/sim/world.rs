@@ -28,12 +28,23 @@ pub(crate) struct SimWorld {
     /// Time that a disk may take longer, by chance.
     pub(crate) disk_whims: Duration,
     pub(crate) faults: PieceFaults,
+    /// Paths between nodes that lose packets, if they do.
+    pub(crate) lossy: Option<LossyPath>,
     /// True if nodes are launched by their master, and end with it.
     pub(crate) launched: bool,
     /// Seed of the chance.
     pub(crate) seed: u64,
     /// True if every event is written down.
     pub(crate) keeps_log: bool,
+}
+
+/// A long path that loses packets.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct LossyPath {
+    /// Round-trip time as kernels measure it.
+    pub(crate) delay: Duration,
+    /// Rate at which one flow is held by its losses.
+    pub(crate) bytes_per_second: f64,
 }
 
 /// Rates of a disk that serves one operation after another, in bytes per second.

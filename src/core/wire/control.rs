@@ -126,6 +126,8 @@ pub(crate) struct FlowHello {
     /// Number of earlier flows of this rail pair that completed the handshake and then delivered
     /// nothing.
     pub(crate) silent_flows: u32,
+    /// Place of the flow among those of its rail pair: 0 for its own flow, which always is there.
+    pub(crate) further: u32,
     /// Demands of the dialing side on the flow's protection.
     pub(crate) terms: FlowTerms,
 }

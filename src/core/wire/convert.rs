@@ -82,6 +82,7 @@ impl WireMessage for FlowHello {
             weight_bytes: self.weight_bytes,
             pace_bytes_per_second: self.pace_bytes_per_second,
             silent_flows: self.silent_flows,
+            further: self.further,
             wire: self.terms.level as u32,
             ciphers: self.terms.ciphers.bits(),
         }
@@ -98,6 +99,7 @@ impl WireMessage for FlowHello {
             weight_bytes: proto.weight_bytes,
             pace_bytes_per_second: proto.pace_bytes_per_second,
             silent_flows: proto.silent_flows,
+            further: proto.further,
             terms: terms(proto.wire, proto.ciphers)?,
         })
     }

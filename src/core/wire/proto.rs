@@ -53,6 +53,9 @@ pub(crate) struct FlowHello {
     pub(crate) pace_bytes_per_second: u64,
     #[prost(uint32, tag = "8")]
     pub(crate) silent_flows: u32,
+    /// 0 for the own flow of a rail pair.
+    #[prost(uint32, tag = "9")]
+    pub(crate) further: u32,
     /// 1 clear, 2 signed, 3 sealed.
     #[prost(uint32, tag = "10")]
     pub(crate) wire: u32,

@@ -262,8 +262,9 @@ impl Node {
         self.opener.take_in(&self.ports, flows, port, &hello, &socket);
         let flow = self.opener.next_flow();
         let in_clear = seal.wire.level == WireLevel::Clear;
-        let (socket, direction) =
-            (socket.into(), FlowDirection::Send { weight: hello.weight_bytes, in_clear });
+        let (weight, is_further) = (hello.weight_bytes, hello.further > 0);
+        let direction = FlowDirection::Send { weight, in_clear, is_further };
+        let socket = socket.into();
         let command = RailCommand::FlowUp { transfer, flow, socket, seal, direction };
         self.ports.tell(port, transfer, command);
     }

@@ -125,6 +125,8 @@ impl FlowOpener {
     ) {
         self.detours.remember(opening.usual(), way, |port| ports.nic_of(port));
         let FlowOutcome { took, is_detour } = opening.came_up(awake(), way);
+        // Nothing waits for a further flow.
+        let took = took.filter(|_| rail_pair == rail_pair.own());
         if let (Some(took), Some(history)) = (took, flows.history(rail_pair)) {
             let FlowRoute { port, address, .. } = way;
             let how = if !is_detour {

@@ -92,13 +92,15 @@ impl TransferFlows {
 
     /// Returns true if a flow of the rail pair has brought something.
     pub(super) fn has_brought(&self, rail_pair: RailPair) -> bool {
-        self.histories.get(&rail_pair).is_some_and(RailPairHistory::has_brought)
+        self.histories.get(&rail_pair.own()).is_some_and(RailPairHistory::has_brought)
     }
 
     /// A flow is to be opened; `nic` is that of its usual way.
     pub(super) fn begin(&mut self, rail_pair: RailPair, opening: FlowOpening, nic: String) {
         let usual = opening.usual();
-        self.histories.entry(rail_pair).or_insert_with(|| RailPairHistory::new(nic, usual.address));
+        self.histories
+            .entry(rail_pair.own())
+            .or_insert_with(|| RailPairHistory::new(nic, usual.address));
         self.openings.insert(rail_pair, opening);
     }
 
@@ -110,7 +112,7 @@ impl TransferFlows {
     ) -> Option<(FlowRoute, FlowHello)> {
         let opening = self.openings.get_mut(&rail_pair)?;
         let way = opening.next(now)?;
-        let history = self.histories.get(&rail_pair);
+        let history = self.histories.get(&rail_pair.own());
         let hello = FlowHello {
             transfer: self.transfer,
             attempt: self.attempt,
@@ -120,6 +122,7 @@ impl TransferFlows {
             weight_bytes: opening.weight_bytes,
             pace_bytes_per_second: opening.pace_bytes_per_second,
             silent_flows: history.map_or(0, RailPairHistory::silent_flows),
+            further: rail_pair.further,
             terms: self.terms(way),
         };
         Some((way, hello))
@@ -175,7 +178,7 @@ impl TransferFlows {
 
     /// No way is left to open a flow.
     pub(super) fn failed(&mut self, rail_pair: RailPair, error: Error) -> SchedulerEvent {
-        self.histories.entry(rail_pair).and_modify(|history| history.failed(&error));
+        self.histories.entry(rail_pair.own()).and_modify(|history| history.failed(&error));
         SchedulerEvent::OpenFailed { rail_pair, error }
     }
 
@@ -217,13 +220,13 @@ impl TransferFlows {
 
     /// The history of a rail pair that was wanted.
     pub(super) fn history(&mut self, rail_pair: RailPair) -> Option<&mut RailPairHistory> {
-        self.histories.get_mut(&rail_pair)
+        self.histories.get_mut(&rail_pair.own())
     }
 
     /// The history of the rail pair of a flow that this node opened.
     fn history_of(&mut self, flow: FlowIx) -> Option<&mut RailPairHistory> {
         let (rail_pair, _) = self.flows.get(&flow)?;
-        self.histories.get_mut(rail_pair)
+        self.histories.get_mut(&rail_pair.own())
     }
 
     /// Notes a command to a flow that this node opened. Returns the port that the flow goes over.
@@ -254,6 +257,7 @@ impl TransferFlows {
             }
             SchedulerEvent::FlowUp { .. }
             | SchedulerEvent::PartLanded { .. }
+            | SchedulerEvent::PathRead { .. }
             | SchedulerEvent::Room { .. }
             | SchedulerEvent::Failed { .. }
             | SchedulerEvent::Returned { .. }

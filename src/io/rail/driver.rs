@@ -229,6 +229,9 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
                 }
                 None
             }
+            RailAction::ReadPath { flow } => {
+                Some(RailEvent::PathRead { flow, reading: self.ops.read_path(flow) })
+            }
             RailAction::CloseFlow { flow } => {
                 self.ops.close_socket(flow);
                 None

@@ -13,6 +13,7 @@ use crate::core::error::{Code, Error};
 use crate::core::options::DataPath;
 use crate::core::piece::TransferIx;
 use crate::core::rail::{FLOW_PLACES, FLOWS_MAX, FlowPlace, RailEvent};
+use crate::core::receiver::flow_growth::PathReading;
 use crate::core::seal::FlowSeal;
 use crate::core::store::file_layout::{FileExtent, FileLayout};
 use crate::core::units::Span;
@@ -219,6 +220,18 @@ impl<I: RingIo> RailOps<I> {
         let state = self.transfers.get(&transfer)?;
         let socket = self.sockets[flow.at()].as_mut().filter(|socket| socket.flow == flow)?;
         Some((state, socket))
+    }
+
+    /// Reads the path of a flow, where the kernel tells.
+    pub(super) fn read_path(&mut self, flow: FlowPlace) -> Option<PathReading> {
+        let file = self.socket(flow)?.file;
+        let path = self.io.path(file).ok()?;
+        Some(PathReading {
+            delay: path.delay,
+            delay_min: path.delay_min,
+            bytes: path.received_bytes,
+            late_packets: path.late_packets,
+        })
     }
 
     /// Sets the low-water mark of a flow's socket. Returns false where the system has none.

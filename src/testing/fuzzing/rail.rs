@@ -52,6 +52,8 @@ pub(super) struct FuzzedFlow {
     /// A piece or a refusal is being sent.
     pub(super) is_sending: bool,
     pub(super) sends_refusal: bool,
+    /// Its path is to be read.
+    pub(super) reads_path: bool,
 }
 
 impl FuzzedRail {
@@ -179,6 +181,10 @@ impl FuzzedRail {
                 assert!(!std::mem::replace(&mut state.is_sending, true), "two sends on one flow");
                 state.sends_refusal = true;
                 state.answered(frame.request);
+            }
+            RailAction::ReadPath { flow } => {
+                let state = self.flows.get_mut(&flow).expect("a flow that stands");
+                assert!(!std::mem::replace(&mut state.reads_path, true), "one at a time");
             }
             RailAction::CloseFlow { flow } => {
                 assert!(self.flows.remove(&flow).is_some(), "a flow is closed once");

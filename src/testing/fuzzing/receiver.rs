@@ -24,6 +24,7 @@ use crate::core::rail::{
     FlowDirection, LandingPiece, PayloadOutcome, PieceMap, RailEvent, RailNotice, SlotIx,
     TransferCommand,
 };
+use crate::core::receiver::flow_growth::PathReading;
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::receiver::scheduler;
 use crate::core::units::{Moment, Span};
@@ -177,7 +178,10 @@ impl ReceiverWorld {
             }
             14 => {
                 let rail = script.below(2);
-                self.requests_sent(rail);
+                if !self.requests_sent(rail) {
+                    let delay = Duration::from_millis(script.pick(&[0, 3, 10, 100, 1000]));
+                    self.path_read(rail, delay, script.below(4) as u64);
+                }
             }
             _ => {
                 let wait = script.pick(&[0, 1_000_000, 20_000_000, 500_000_000, 10_000_000_000]);
@@ -345,6 +349,18 @@ impl ReceiverWorld {
         true
     }
 
+    /// The path of a flow is read. Returns whether one was to be.
+    fn path_read(&mut self, rail: usize, delay: Duration, late_packets: u64) -> bool {
+        let mut flows = self.rails[rail].flows.iter_mut();
+        let read = flows.find_map(|(&flow, it)| std::mem::take(&mut it.reads_path).then_some(flow));
+        let Some(flow) = read else { return false };
+        let reading =
+            PathReading { delay, delay_min: delay, bytes: self.now.0 / 1000, late_packets };
+        let reading = (delay > Duration::ZERO).then_some(reading);
+        self.rails[rail].handle(self.now, RailEvent::PathRead { flow, reading });
+        true
+    }
+
     /// Time passes, and who waits for a moment hears of it.
     fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
@@ -479,6 +495,8 @@ impl ReceiverWorld {
             let kind = FrameKind::Data(check_of(self.kind, frame.span()));
             self.rails[rail].answer(self.now, flow, Frame { kind, ..frame });
         }
-        asked.is_some() || self.requests_sent(rail)
+        asked.is_some()
+            || self.requests_sent(rail)
+            || self.path_read(rail, Duration::from_millis(1), 0)
     }
 }

@@ -71,11 +71,10 @@ impl SenderWorld {
                 let flow = FlowIx(self.flow_count);
                 self.flow_count += 1;
                 let weight = script.pick(&[0, 1, 1000, u64::MAX]);
-                self.rail.flow_up(
-                    NOW,
-                    flow,
-                    FlowDirection::Send { weight, in_clear: weight.is_multiple_of(2) },
-                );
+                // Further flows are those that nobody plans for.
+                let (in_clear, is_further) = (weight.is_multiple_of(2), weight == 1);
+                let direction = FlowDirection::Send { weight, in_clear, is_further };
+                self.rail.flow_up(NOW, flow, direction);
             }
             1..=4 => self.ask(script),
             5 => self.probed(script),

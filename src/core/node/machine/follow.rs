@@ -290,6 +290,7 @@ impl Attempt {
             | SchedulerEvent::Landed { .. }
             | SchedulerEvent::Changed { .. }
             | SchedulerEvent::PartLanded { .. }
+            | SchedulerEvent::PathRead { .. }
             | SchedulerEvent::Returned { .. }
             | SchedulerEvent::Tick => event,
         };

@@ -136,6 +136,7 @@ pub(super) fn draw(seed: u64) -> Trial {
             0 => microseconds(&mut random, 200_000),
             _ => Duration::ZERO,
         },
+        lossy: None,
         faults: PieceFaults::default(),
         launched: false,
         seed: 0,

@@ -11,6 +11,7 @@ mod checks;
 mod copies;
 mod draw;
 mod files;
+mod lossy;
 mod resumed;
 mod sessions;
 mod trial;
@@ -114,6 +115,7 @@ fn quiet_world() -> SimWorld {
         disks: Vec::new(),
         disk_whims: Duration::ZERO,
         faults: PieceFaults::default(),
+        lossy: None,
         launched: false,
         seed: 1,
         keeps_log: false,

@@ -401,6 +401,7 @@ fn small_messages_survive() {
         weight_bytes: 1 << 40,
         pace_bytes_per_second: 125_000_000,
         silent_flows: 2,
+        further: 3,
         terms: FlowTerms {
             level: WireLevel::Signed,
             ciphers: CipherSet::of([Cipher::ChaCha20Poly1305]),

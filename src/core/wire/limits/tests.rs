@@ -185,6 +185,7 @@ fn the_largest_advert_fits_a_handshake() {
         weight_bytes: u64::MAX,
         pace_bytes_per_second: u64::MAX,
         silent_flows: u32::MAX,
+        further: u32::MAX,
         terms: FlowTerms { level: WireLevel::Sealed, ciphers: CipherSet::from_bits(u32::MAX) },
     });
 }

@@ -155,7 +155,8 @@ fn allocations_at_work(
     let tallied = [Arc::clone(&offering), Arc::clone(&wanting)];
     let (dialled, accepted) = connection();
     let [sends, receives] = FlowSeal::pair(WireAgreement { level, cipher: Cipher::Aes256Gcm });
-    let sending = FlowDirection::Send { weight: 1, in_clear: level == WireLevel::Clear };
+    let sending =
+        FlowDirection::Send { weight: 1, in_clear: level == WireLevel::Clear, is_further: false };
     let receiving = FlowDirection::Receive { relays: false };
     for (rail, transfer_files, socket, seal, direction) in [
         (&feeder, offering, accepted, sends, sending),
@@ -263,7 +264,7 @@ fn who_reads_no_answers_is_cut_off_when_too_many_wait() {
     let (mut dialled, accepted) = connection();
     let clear = WireAgreement { level: WireLevel::Clear, cipher: Cipher::Aes256Gcm };
     let [seal, _] = FlowSeal::pair(clear);
-    let direction = FlowDirection::Send { weight: 1, in_clear: true };
+    let direction = FlowDirection::Send { weight: 1, in_clear: true, is_further: false };
     rail.tell(RailCommand::FlowUp {
         transfer: TRANSFER,
         flow: FLOW,
@@ -296,7 +297,7 @@ fn a_receiver_that_sends_data_is_closed_and_the_rail_goes_on() {
     let (mut dialled, accepted) = connection();
     let wire = WireAgreement { level: WireLevel::Sealed, cipher: Cipher::Aes256Gcm };
     let [seal, mut peer] = FlowSeal::pair(wire);
-    let direction = FlowDirection::Send { weight: 1, in_clear: false };
+    let direction = FlowDirection::Send { weight: 1, in_clear: false, is_further: false };
     let (transfer, flow, socket) = (TRANSFER, FLOW, accepted.into());
     rail.tell(RailCommand::FlowUp { transfer, flow, socket, seal, direction });
     let mut headers = [[0; FRAME_BYTES]; 2];

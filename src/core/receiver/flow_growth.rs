@@ -58,7 +58,7 @@ impl PathReading {
 
 /// Consequence of a reading for a rail pair.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum GrowthStep {
+pub(super) enum FlowCountStep {
     Stay,
     /// The pair shall have so many flows.
     Open(u32),
@@ -141,7 +141,7 @@ impl PairGrowth {
     }
 
     /// Returns the step of a pair of which `count` flows are up or coming up.
-    fn step(&mut self, now: Moment, count: u32, are_opening: bool) -> GrowthStep {
+    fn step(&mut self, now: Moment, count: u32, are_opening: bool) -> FlowCountStep {
         let elapsed = now.since(self.window.since);
         match self.stage {
             GrowthStage::Starts if self.window.late_packets > 0 => {
@@ -171,30 +171,30 @@ impl PairGrowth {
                 let until = now + self.rest;
                 self.rest *= 2;
                 self.enter(now, GrowthStage::Rests { until });
-                GrowthStep::Shrink(kept)
+                FlowCountStep::Shrink(kept)
             }
             GrowthStage::Rests { until } if now >= until => self.enter(now, GrowthStage::Watches),
-            _ => GrowthStep::Stay,
+            _ => FlowCountStep::Stay,
         }
     }
 
     /// Grows where packets were lost.
-    fn watch(&mut self, now: Moment, count: u32) -> GrowthStep {
+    fn watch(&mut self, now: Moment, count: u32) -> FlowCountStep {
         let is_over = now.since(self.window.since) >= STALE_WINDOWS * self.measured();
         let is_full = self.window.is_queued(self.delay_min);
         if self.window.late_packets > 0 && !is_full && count < FLOWS_OF_PAIR_MAX {
             self.enter(now, GrowthStage::Opens { kept: count });
-            return GrowthStep::Open((STEP * count).min(FLOWS_OF_PAIR_MAX));
+            return FlowCountStep::Open((STEP * count).min(FLOWS_OF_PAIR_MAX));
         }
         if is_over {
             self.enter(now, GrowthStage::Watches);
         }
-        GrowthStep::Stay
+        FlowCountStep::Stay
     }
 
-    fn enter(&mut self, now: Moment, stage: GrowthStage) -> GrowthStep {
+    fn enter(&mut self, now: Moment, stage: GrowthStage) -> FlowCountStep {
         (self.stage, self.window) = (stage, PathWindow::new(now));
-        GrowthStep::Stay
+        FlowCountStep::Stay
     }
 }
 
@@ -207,7 +207,7 @@ impl FlowGrowth {
         rail_pair: RailPair,
         (reading, before): (PathReading, Option<PathReading>),
         (count, are_opening): (u32, bool),
-    ) -> GrowthStep {
+    ) -> FlowCountStep {
         let pair = self.pairs.entry(rail_pair).or_insert_with(|| PairGrowth::new(now));
         pair.delay_min = pair.delay_min.min(reading.delay_min);
         let window = &mut pair.window;
@@ -284,9 +284,9 @@ mod tests {
         fn read(&mut self, (reading, before): (PathReading, PathReading)) {
             let (pair, flows) = (RailPair::new(NodeIx(1), 0), (self.count, self.opening > 0));
             match self.growth.read(self.now, pair, (reading, Some(before)), flows) {
-                GrowthStep::Stay => {}
-                GrowthStep::Open(count) => (self.count, self.opening) = (count, OPENING),
-                GrowthStep::Shrink(count) => self.count = count,
+                FlowCountStep::Stay => {}
+                FlowCountStep::Open(count) => (self.count, self.opening) = (count, OPENING),
+                FlowCountStep::Shrink(count) => self.count = count,
             }
         }
     }

@@ -256,7 +256,9 @@ impl PieceScheduler {
                 let rail_pair = self.flows.rail_pair(flow);
                 rail_pair.into_iter().for_each(|it| self.rail_pairs.brought(now, it));
             }
-            SchedulerEvent::PathRead { flow, reading } => self.path_read(now, flow, reading),
+            SchedulerEvent::PathRead { flow, reading } => {
+                growing::path_read(self, now, flow, reading)
+            }
             SchedulerEvent::Failed { flow, piece, error } => self.failed(now, flow, piece, &error),
             SchedulerEvent::Returned { flow, pieces } => self.returned(now, flow, &pieces),
             SchedulerEvent::FlowDown { flow, error } => self.flow_down(now, flow, &error),
@@ -412,7 +414,7 @@ impl PieceScheduler {
     fn feed(&mut self, now: Moment, flow: FlowIx) {
         let Some(rail_pair) = self.flows.rail_pair(flow) else { return };
         if self.rail_pairs.is_surplus(rail_pair) {
-            return self.close_idle(flow, rail_pair);
+            return growing::close_idle(self, flow, rail_pair);
         }
         let count_max = match self.may_lease(now, flow, rail_pair) {
             Ok(count_max) => count_max,
@@ -441,7 +443,7 @@ impl PieceScheduler {
         if !pieces.is_empty() {
             self.lease(now, flow, pieces);
         } else if self.flows.is_idle(flow) && self.rail_pairs.are_waiting() {
-            self.close_idle(flow, rail_pair);
+            growing::close_idle(self, flow, rail_pair);
         } else {
             self.look_again_at(now + LOOK_AGAIN);
         }

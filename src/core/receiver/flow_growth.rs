@@ -37,6 +37,20 @@ const QUEUED: f64 = 1.3;
 /// Time for which nothing is tried after further flows brought nothing, for the first time.
 const REST: Duration = Duration::from_secs(5);
 
+/// Pieces that a flow is to have left of its sender's share, so that it is worth opening.
+const PIECES_EACH_MIN: u64 = 2;
+/// Time that the share takes without further flows, from which on they are worth opening: each
+/// begins slowly, and is late with its first pieces.
+const WORTH_SECONDS: f64 = 3.0;
+
+/// Returns the number of flows that are worth having for what is left of a sender's share.
+pub(super) fn useful_flows(left_bytes: u64, block_bytes: u64, bytes_per_second: f64) -> u32 {
+    if (left_bytes as f64) < WORTH_SECONDS * bytes_per_second {
+        return 0;
+    }
+    u32::try_from(left_bytes / block_bytes / PIECES_EACH_MIN).unwrap_or(u32::MAX)
+}
+
 /// A reading of the path of a flow, by this node's kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct PathReading {

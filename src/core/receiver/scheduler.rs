@@ -9,8 +9,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::extent_map::{ExtentMap, PieceRun};
-use super::flow_growth::{FlowGrowth, PathReading};
+use super::extent_map::ExtentMap;
+use super::flow_growth::{self, FlowCountStep, FlowGrowth, PathReading};
 use super::flow_leases::{FlowLeases, LOOK_AGAIN};
 use super::lease_limit::LeaseLimit;
 use super::plan_pacing;
@@ -27,7 +27,6 @@ use crate::core::units::{Moment, NodeIx, Span};
 use crate::core::wire::Check;
 use crate::core::wire::control::{NodeStats, PlanSegment};
 
-mod growing;
 mod recovery;
 mod replan;
 mod stealing;
@@ -256,9 +255,7 @@ impl PieceScheduler {
                 let rail_pair = self.flows.rail_pair(flow);
                 rail_pair.into_iter().for_each(|it| self.rail_pairs.brought(now, it));
             }
-            SchedulerEvent::PathRead { flow, reading } => {
-                growing::path_read(self, now, flow, reading)
-            }
+            SchedulerEvent::PathRead { flow, reading } => path_read(self, now, flow, reading),
             SchedulerEvent::Failed { flow, piece, error } => self.failed(now, flow, piece, &error),
             SchedulerEvent::Returned { flow, pieces } => self.returned(now, flow, &pieces),
             SchedulerEvent::FlowDown { flow, error } => self.flow_down(now, flow, &error),
@@ -344,34 +341,6 @@ impl PieceScheduler {
         }
     }
 
-    fn returned(&mut self, now: Moment, flow: FlowIx, pieces: &[Piece]) {
-        let Some(sender) = self.flows.returned(flow, pieces) else { return };
-        for piece in pieces {
-            let (segment, index) = self.extents.place(piece.span);
-            let is_settled = self.extents.is_settled_piece(segment, index);
-            let is_needed = !is_settled && !self.flows.is_leased(piece.span);
-            // The flow that gave it back has room, too, and would just lease it again.
-            if is_needed && self.lease_to_hungry(now, flow, piece.span, segment) {
-                continue;
-            }
-            self.refund(piece.span);
-            if is_needed {
-                let run = PieceRun { segment, first: index, end: index + 1 };
-                self.shares.push_back(&self.extents, sender, run);
-            }
-        }
-        if !pieces.is_empty() {
-            self.feed_hungry(now);
-        }
-    }
-
-    /// Leases a piece that `from` gave back to another flow that has room and whose sender offers
-    /// it. Returns false if there is none.
-    fn lease_to_hungry(&mut self, now: Moment, from: FlowIx, span: Span, segment: u32) -> bool {
-        let hungry = self.flows.hungry_for(from, segment, &self.extents);
-        hungry.map(|flow| self.lease(now, flow, vec![Piece { span, stolen: true }])).is_some()
-    }
-
     fn lease(&mut self, now: Moment, flow: FlowIx, pieces: Vec<Piece>) {
         let command = self.flows.lease(now, flow, pieces);
         self.actions.push_back(SchedulerAction::Flow(command));
@@ -414,9 +383,9 @@ impl PieceScheduler {
     fn feed(&mut self, now: Moment, flow: FlowIx) {
         let Some(rail_pair) = self.flows.rail_pair(flow) else { return };
         if self.rail_pairs.is_surplus(rail_pair) {
-            return growing::close_idle(self, flow, rail_pair);
+            return close_idle(self, flow, rail_pair);
         }
-        let count_max = match self.may_lease(now, flow, rail_pair) {
+        let count_max = match may_lease(self, now, flow, rail_pair) {
             Ok(count_max) => count_max,
             Err(later) => return self.look_again_at(later),
         };
@@ -443,42 +412,10 @@ impl PieceScheduler {
         if !pieces.is_empty() {
             self.lease(now, flow, pieces);
         } else if self.flows.is_idle(flow) && self.rail_pairs.are_waiting() {
-            growing::close_idle(self, flow, rail_pair);
+            close_idle(self, flow, rail_pair);
         } else {
             self.look_again_at(now + LOOK_AGAIN);
         }
-    }
-
-    /// Returns the number of pieces that a flow may have now.
-    ///
-    /// # Errors
-    /// The moment at which to look again, if it must wait for others.
-    fn may_lease(
-        &mut self,
-        now: Moment,
-        flow: FlowIx,
-        rail_pair: RailPair,
-    ) -> Result<usize, Moment> {
-        let sender = rail_pair.sender;
-        let block_bytes = self.extents.grid().block_bytes();
-        if self.pace.as_ref().is_some_and(|pace| pace.is_ahead(now, sender, block_bytes)) {
-            return Err(now + plan_pacing::PAUSE);
-        }
-        // A further flow is slow, and what it has been asked for cannot be taken back.
-        if self.grows || rail_pair != rail_pair.own() {
-            let room = self.flows.early_room(now, flow, block_bytes);
-            return if room > 0 { Ok(room) } else { Err(now + LOOK_AGAIN) };
-        }
-        let next = self.shares.next_segment(sender);
-        let is_last = |segment| self.flows.would_be_last(now, flow, segment, &self.extents);
-        if next.is_some_and(is_last) {
-            return Err(now + LOOK_AGAIN);
-        }
-        if let Some(limit) = &mut self.limit {
-            return limit.take_turn(now, flow).map(|()| 1);
-        }
-        let pieces = self.shares.bytes_of(sender) / block_bytes;
-        Ok(self.flows.fair_part(sender, pieces).min(self.flows.room(flow) as usize))
     }
 
     fn look_again_at(&mut self, moment: Moment) {
@@ -490,6 +427,70 @@ impl PieceScheduler {
             self.settled = true;
             self.actions.push_back(SchedulerAction::Settled);
         }
+    }
+}
+
+/// Returns the number of pieces that a flow may have now.
+///
+/// # Errors
+/// The moment at which to look again, if it must wait for others.
+fn may_lease(
+    scheduler: &mut PieceScheduler,
+    now: Moment,
+    flow: FlowIx,
+    rail_pair: RailPair,
+) -> Result<usize, Moment> {
+    let sender = rail_pair.sender;
+    let block_bytes = scheduler.extents.grid().block_bytes();
+    if scheduler.pace.as_ref().is_some_and(|pace| pace.is_ahead(now, sender, block_bytes)) {
+        return Err(now + plan_pacing::PAUSE);
+    }
+    // A further flow is slow, and what it has been asked for cannot be taken back.
+    if scheduler.grows || rail_pair != rail_pair.own() {
+        let room = scheduler.flows.early_room(now, flow, block_bytes);
+        return if room > 0 { Ok(room) } else { Err(now + LOOK_AGAIN) };
+    }
+    let next = scheduler.shares.next_segment(sender);
+    let is_last = |segment| scheduler.flows.would_be_last(now, flow, segment, &scheduler.extents);
+    if next.is_some_and(is_last) {
+        return Err(now + LOOK_AGAIN);
+    }
+    if let Some(limit) = &mut scheduler.limit {
+        return limit.take_turn(now, flow).map(|()| 1);
+    }
+    let pieces = scheduler.shares.bytes_of(sender) / block_bytes;
+    Ok(scheduler.flows.fair_part(sender, pieces).min(scheduler.flows.room(flow) as usize))
+}
+
+/// Takes in a reading of the path of a flow. Its rail pair may get further flows, or lose them.
+fn path_read(scheduler: &mut PieceScheduler, now: Moment, flow: FlowIx, reading: PathReading) {
+    let Some((place, before)) = scheduler.flows.path_read(flow, reading) else { return };
+    if scheduler.limit.is_some() || scheduler.rail_pairs.is_surplus(place) {
+        return;
+    }
+    let flows = scheduler.rail_pairs.flows_of(place);
+    match scheduler.growth.read(now, place.own(), (reading, before), flows) {
+        FlowCountStep::Stay => {}
+        FlowCountStep::Open(count) => {
+            let left_bytes = scheduler.shares.bytes_of(place.sender);
+            let block_bytes = scheduler.extents.grid().block_bytes();
+            let rate = scheduler.flows.sender_rate(now, place.sender);
+            let useful = flow_growth::useful_flows(left_bytes, block_bytes, rate);
+            scheduler.rail_pairs.open_further(place, count.min(useful));
+        }
+        FlowCountStep::Shrink(count) => {
+            scheduler.rail_pairs.give_up(place, count);
+            scheduler.feed_hungry(now);
+        }
+    }
+}
+
+/// Closes a flow that owes nothing.
+fn close_idle(scheduler: &mut PieceScheduler, flow: FlowIx, rail_pair: RailPair) {
+    if scheduler.flows.is_idle(flow) {
+        scheduler.flows.remove(flow);
+        scheduler.actions.push_back(SchedulerAction::Flow(FlowCommand::Close { flow }));
+        scheduler.rail_pairs.idle(rail_pair);
     }
 }
 

@@ -135,12 +135,14 @@ impl FuzzedRail {
                 self.send_requests(flow, wanted);
             }
             RailAction::ReceiveHeader { flow } => {
-                let state = self.flows.get_mut(&flow).expect("a flow that stands");
-                assert!(!std::mem::replace(&mut state.awaits_header, true), "one at a time");
+                assert!(
+                    !std::mem::replace(&mut self.flow(flow).awaits_header, true),
+                    "one at once"
+                );
             }
             RailAction::ReceiveRequests { flow } => {
-                let state = self.flows.get_mut(&flow).expect("a flow that stands");
-                assert!(!std::mem::replace(&mut state.awaits_requests, true), "one at a time");
+                let awaits = &mut self.flow(flow).awaits_requests;
+                assert!(!std::mem::replace(awaits, true), "one at once");
             }
             RailAction::ReceivePayload { slot, landing } => {
                 assert!(!self.writing.iter().any(|(other, _)| *other == slot), "{slot:?} is used");
@@ -176,15 +178,9 @@ impl FuzzedRail {
                 state.is_sending = true;
                 self.sending.push((slot, flow, route));
             }
-            RailAction::SendRefusal { flow, frame } => {
-                let state = self.flows.get_mut(&flow).expect("a flow that stands");
-                assert!(!std::mem::replace(&mut state.is_sending, true), "two sends on one flow");
-                state.sends_refusal = true;
-                state.answered(frame.request);
-            }
+            RailAction::SendRefusal { flow, frame } => self.send_refusal(flow, frame.request),
             RailAction::ReadPath { flow } => {
-                let state = self.flows.get_mut(&flow).expect("a flow that stands");
-                assert!(!std::mem::replace(&mut state.reads_path, true), "one at a time");
+                assert!(!std::mem::replace(&mut self.flow(flow).reads_path, true), "one at once");
             }
             RailAction::CloseFlow { flow } => {
                 assert!(self.flows.remove(&flow).is_some(), "a flow is closed once");
@@ -193,6 +189,17 @@ impl FuzzedRail {
             | RailAction::NoteFallback { .. }
             | RailAction::Forget { .. } => {}
         }
+    }
+
+    fn flow(&mut self, flow: FlowPlace) -> &mut FuzzedFlow {
+        self.flows.get_mut(&flow).expect("a flow that stands")
+    }
+
+    fn send_refusal(&mut self, flow: FlowPlace, request: u32) {
+        let state = self.flow(flow);
+        assert!(!std::mem::replace(&mut state.is_sending, true), "two sends on one flow");
+        state.sends_refusal = true;
+        state.answered(request);
     }
 
     fn send_requests(&mut self, flow: FlowPlace, wanted: Option<&[Span]>) {

@@ -179,8 +179,8 @@ impl ReceiverWorld {
             14 => {
                 let rail = script.below(2);
                 if !self.requests_sent(rail) {
-                    let delay = Duration::from_millis(script.pick(&[0, 3, 10, 100, 1000]));
-                    self.path_read(rail, delay, script.below(4) as u64);
+                    let millis = script.pick(&[0, 3, 10, 100, 1000]);
+                    self.path_read(rail, millis, script.below(4) as u64);
                 }
             }
             _ => {
@@ -350,13 +350,13 @@ impl ReceiverWorld {
     }
 
     /// The path of a flow is read. Returns whether one was to be.
-    fn path_read(&mut self, rail: usize, delay: Duration, late_packets: u64) -> bool {
+    fn path_read(&mut self, rail: usize, millis: u64, late_packets: u64) -> bool {
         let mut flows = self.rails[rail].flows.iter_mut();
-        let read = flows.find_map(|(&flow, it)| std::mem::take(&mut it.reads_path).then_some(flow));
-        let Some(flow) = read else { return false };
-        let reading =
-            PathReading { delay, delay_min: delay, bytes: self.now.0 / 1000, late_packets };
-        let reading = (delay > Duration::ZERO).then_some(reading);
+        let read = flows.find(|(_, it)| std::mem::take(&mut it.reads_path));
+        let Some((&flow, _)) = read else { return false };
+        let (delay, bytes) = (Duration::from_millis(millis), self.now.0 / 1000);
+        let reading = PathReading { delay, delay_min: delay, bytes, late_packets };
+        let reading = (millis > 0).then_some(reading);
         self.rails[rail].handle(self.now, RailEvent::PathRead { flow, reading });
         true
     }
@@ -495,8 +495,6 @@ impl ReceiverWorld {
             let kind = FrameKind::Data(check_of(self.kind, frame.span()));
             self.rails[rail].answer(self.now, flow, Frame { kind, ..frame });
         }
-        asked.is_some()
-            || self.requests_sent(rail)
-            || self.path_read(rail, Duration::from_millis(1), 0)
+        asked.is_some() || self.requests_sent(rail) || self.path_read(rail, 1, 0)
     }
 }

@@ -116,6 +116,34 @@ impl PieceScheduler {
         let stuck = withheld(&self.extents, &self.rail_pairs, &self.flows);
         self.actions.extend(stuck.map(|span| SchedulerAction::Withhold { span }));
     }
+
+    pub(super) fn returned(&mut self, now: Moment, flow: FlowIx, pieces: &[Piece]) {
+        let Some(sender) = self.flows.returned(flow, pieces) else { return };
+        for piece in pieces {
+            let (segment, index) = self.extents.place(piece.span);
+            let is_settled = self.extents.is_settled_piece(segment, index);
+            let is_needed = !is_settled && !self.flows.is_leased(piece.span);
+            // The flow that gave it back has room, too, and would just lease it again.
+            if is_needed && self.lease_to_hungry(now, flow, piece.span, segment) {
+                continue;
+            }
+            self.refund(piece.span);
+            if is_needed {
+                let run = PieceRun { segment, first: index, end: index + 1 };
+                self.shares.push_back(&self.extents, sender, run);
+            }
+        }
+        if !pieces.is_empty() {
+            self.feed_hungry(now);
+        }
+    }
+
+    /// Leases a piece that `from` gave back to another flow that has room and whose sender offers
+    /// it. Returns false if there is none.
+    fn lease_to_hungry(&mut self, now: Moment, from: FlowIx, span: Span, segment: u32) -> bool {
+        let hungry = self.flows.hungry_for(from, segment, &self.extents);
+        hungry.map(|flow| self.lease(now, flow, vec![Piece { span, stolen: true }])).is_some()
+    }
 }
 
 /// Returns the flows over which nothing comes to nodes that the newer plan names no more, as long

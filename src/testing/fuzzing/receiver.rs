@@ -352,8 +352,8 @@ impl ReceiverWorld {
     /// The path of a flow is read. Returns whether one was to be.
     fn path_read(&mut self, rail: usize, millis: u64, late_packets: u64) -> bool {
         let mut flows = self.rails[rail].flows.iter_mut();
-        let read = flows.find(|(_, it)| std::mem::take(&mut it.reads_path));
-        let Some((&flow, _)) = read else { return false };
+        let Some((&flow, it)) = flows.find(|(_, it)| it.reads_path) else { return false };
+        it.reads_path = false;
         let (delay, bytes) = (Duration::from_millis(millis), self.now.0 / 1000);
         let reading = PathReading { delay, delay_min: delay, bytes, late_packets };
         let reading = (millis > 0).then_some(reading);

@@ -38,7 +38,7 @@ fn every_failure_prints_its_json() {
         ("run good --key-file missing", 5),
         ("run good --key-file key", 4),
         ("run good --launch local --limit 1", 2),
-        ("run good --launch local --root missing", 5),
+        ("run good --launch local --root missing", 2),
         ("run good --launch local --verify disk --check none", 2),
         ("run good --nonsense", 2),
         ("run", 2),

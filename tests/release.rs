@@ -24,7 +24,7 @@ fn the_bill_of_materials_has_what_is_compiled_and_nothing_of_the_tests() {
     {
         return eprintln!("skipped: no python3 with tomllib");
     }
-    let metadata = Command::new(env!("CARGO"))
+    let mut metadata = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--locked", "--offline"])
         .args(["--no-default-features", "--features", "cli"])
         .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
@@ -37,9 +37,10 @@ fn the_bill_of_materials_has_what_is_compiled_and_nothing_of_the_tests() {
         .arg(home().join("tools/sbom.py"))
         .arg(home().join("Cargo.lock"))
         .env("SOURCE_DATE_EPOCH", "86400")
-        .stdin(metadata.stdout.unwrap())
+        .stdin(metadata.stdout.take().unwrap())
         .output()
         .unwrap();
+    assert!(metadata.wait().unwrap().success());
     assert!(bill.status.success(), "{}", String::from_utf8_lossy(&bill.stderr));
     let bill: Value = serde_json::from_slice(&bill.stdout).unwrap();
     assert_eq!((&bill["bomFormat"], &bill["specVersion"]), (&"CycloneDX".into(), &"1.5".into()));

@@ -251,7 +251,7 @@ mod tests {
         let identity = Identity::load(&path).unwrap();
         assert!(identity.dials_with_pair() && identity.shared_keys() == [site]);
         assert_eq!(identity.names(), format!("{},site", pair.public().short()));
-        let (_directory, path) = written(format!("{0}{0}", text));
+        let (_directory, path) = written(format!("{text}{text}"));
         let error = Identity::load(&path).unwrap_err();
         assert!(error.code == Code::Usage && error.message.contains("two lines"), "{error}");
     }

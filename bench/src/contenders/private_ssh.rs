@@ -70,7 +70,8 @@ fn configure(home: &Path, port: u16) -> Result<()> {
              StrictModes no\n\
              UsePAM no\n\
              PermitRootLogin prohibit-password\n\
-             PasswordAuthentication no\n"
+             PasswordAuthentication no\n\
+             Subsystem sftp internal-sftp\n"
         ),
     )?;
     fs::write(

@@ -41,15 +41,20 @@ impl FlowSeal {
     /// The two ends of one flow, without a handshake.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn pair(wire: WireAgreement) -> [FlowSeal; 2] {
-        let secrets = |sends, receives| FlowSecrets::derive([sends; 32], [receives; 32], b"hash");
+        let secrets = |sends, receives| FlowSecrets::derive(&[sends; 32], &[receives; 32], b"hash");
         [FlowSeal::new(secrets(1, 2), wire), FlowSeal::new(secrets(2, 1), wire)]
+    }
+
+    /// Returns true if frames leave in clear, and payloads may be sent from where they lie.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.wire.level == WireLevel::Clear
     }
 
     /// In clear, headers have a checksum, and payloads nothing but their check.
     fn with_limits(secrets: FlowSecrets, wire: WireAgreement, limits: KeyLimits) -> FlowSeal {
         let keyed = |secret| {
             let is_keyed = wire.level > WireLevel::Clear;
-            is_keyed.then(|| Box::new(Direction::new(secret, wire, limits)))
+            is_keyed.then(|| Box::new(KeyedDirection::new(secret, wire, limits)))
         };
         let FlowSecrets { sends, receives } = secrets;
         FlowSeal {
@@ -63,15 +68,10 @@ impl FlowSeal {
 /// Seals the frames of one direction, in the order in which they are sent.
 pub(crate) struct FrameSealer {
     /// `None` in clear.
-    keyed: Option<Box<Direction>>,
+    keyed: Option<Box<KeyedDirection>>,
 }
 
 impl FrameSealer {
-    /// Returns true if frames leave in clear, and payloads may be sent from where they lie.
-    pub(crate) fn is_clear(&self) -> bool {
-        self.keyed.is_none()
-    }
-
     /// Writes the header of the next frame, and seals it and the payload behind it. What was sealed
     /// is to be sent before anything else is.
     ///
@@ -98,7 +98,7 @@ impl FrameSealer {
 /// Opens the frames of one direction, in the order in which they arrive.
 pub(crate) struct FrameOpener {
     /// `None` in clear.
-    keyed: Option<Box<Direction>>,
+    keyed: Option<Box<KeyedDirection>>,
     /// What opens the payload behind the header that was opened last.
     payload: Option<PayloadSeal>,
 }
@@ -154,7 +154,7 @@ impl FrameOpener {
 }
 
 /// Key of one direction, and what it has been used for.
-struct Direction {
+struct KeyedDirection {
     wire: WireAgreement,
     secret: TrafficSecret,
     key: LessSafeKey,
@@ -174,16 +174,16 @@ struct KeyLimits {
 }
 
 /// The nonces of one frame. They are moved into the one operation that uses them, and only
-/// [`Direction::next_frame`] makes them, from a number that only grows.
+/// [`KeyedDirection::next_frame`] makes them, from a number that only grows.
 struct FrameNonces {
     header: Nonce,
     payload: Nonce,
 }
 
-impl Direction {
-    fn new(secret: TrafficSecret, wire: WireAgreement, limits: KeyLimits) -> Direction {
+impl KeyedDirection {
+    fn new(secret: TrafficSecret, wire: WireAgreement, limits: KeyLimits) -> KeyedDirection {
         let key = secret.key(wire);
-        Direction { wire, secret, key, limits, frames: 0, frames_of_key: 0, bytes: 0 }
+        KeyedDirection { wire, secret, key, limits, frames: 0, frames_of_key: 0, bytes: 0 }
     }
 
     /// Begins the next frame, under the next key where this one has done enough. Both ends come to
@@ -229,7 +229,7 @@ impl Direction {
 
 impl fmt::Debug for FrameSealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_clear() { "FrameSealer(clear)" } else { "FrameSealer(…)" })
+        f.write_str(if self.keyed.is_none() { "FrameSealer(clear)" } else { "FrameSealer(…)" })
     }
 }
 

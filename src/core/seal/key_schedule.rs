@@ -33,17 +33,14 @@ impl FlowSecrets {
     /// Derives the secrets from what a handshake leaves: a key of each direction, and the hash of
     /// all that was said.
     pub(crate) fn derive(
-        mut sends: [u8; SECRET_BYTES],
-        mut receives: [u8; SECRET_BYTES],
+        sends: &[u8; SECRET_BYTES],
+        receives: &[u8; SECRET_BYTES],
         transcript: &[u8],
     ) -> FlowSecrets {
-        let secrets = FlowSecrets {
-            sends: TrafficSecret::derive(&sends, transcript),
-            receives: TrafficSecret::derive(&receives, transcript),
-        };
-        sends.zeroize();
-        receives.zeroize();
-        secrets
+        FlowSecrets {
+            sends: TrafficSecret::derive(sends, transcript),
+            receives: TrafficSecret::derive(receives, transcript),
+        }
     }
 }
 
@@ -129,7 +126,7 @@ mod tests {
     /// hash of 32 bytes 0x03.
     #[test]
     fn the_schedule_keeps_its_vectors() {
-        let FlowSecrets { sends, receives } = FlowSecrets::derive([1; 32], [2; 32], &[3; 32]);
+        let FlowSecrets { sends, receives } = FlowSecrets::derive(&[1; 32], &[2; 32], &[3; 32]);
         let next = sends.next();
         assert_eq!(hex(&sends.0), VECTORS[0]);
         assert_eq!(hex(&receives.0), VECTORS[1]);

@@ -15,7 +15,6 @@ use crate::core::error::{Error, Result};
 use crate::core::node::machine::{
     JobAnswer, NodeAction, NodeEvent, NodeJob, OpenedFiles, SessionIx,
 };
-use crate::core::options::WireLevel;
 use crate::core::piece::{FlowCommand, TransferIx};
 use crate::core::rail::{FlowDirection, TransferCommand};
 use crate::core::receiver::rail_pairs::RailPair;
@@ -245,7 +244,7 @@ impl Node {
         let relays = flows.stands(flow, rail_pair, way.port);
         let event = SchedulerEvent::FlowUp { flow, rail_pair };
         self.handle(NodeEvent::Flow { transfer, event });
-        let (socket, direction) = (socket.into(), FlowDirection::Receive { relays });
+        let direction = FlowDirection::Receive { relays };
         let command = RailCommand::FlowUp { transfer, flow, socket, seal, direction };
         self.ports.tell(way.port, transfer, command);
     }
@@ -261,10 +260,9 @@ impl Node {
         let Ok((socket, seal)) = flows.seal_arrived(stream, &hello) else { return };
         self.opener.take_in(&self.ports, flows, port, &hello, &socket);
         let flow = self.opener.next_flow();
-        let in_clear = seal.wire.level == WireLevel::Clear;
+        let in_clear = seal.is_clear();
         let (weight, is_further) = (hello.weight_bytes, hello.further > 0);
         let direction = FlowDirection::Send { weight, in_clear, is_further };
-        let socket = socket.into();
         let command = RailCommand::FlowUp { transfer, flow, socket, seal, direction };
         self.ports.tell(port, transfer, command);
     }

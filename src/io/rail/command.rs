@@ -1,7 +1,7 @@
 //! The queues between a rail and its control thread: commands in, notices out.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(crate) enum RailCommand {
     FlowUp {
         transfer: TransferIx,
         flow: FlowIx,
-        socket: OwnedFd,
+        socket: TcpStream,
         seal: FlowSeal,
         direction: FlowDirection,
     },

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::net::TcpStream;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -137,17 +136,16 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
         &mut self,
         transfer: TransferIx,
         flow: FlowIx,
-        (socket, seal): (OwnedFd, FlowSeal),
+        (socket, seal): (TcpStream, FlowSeal),
         direction: FlowDirection,
     ) {
         let now = self.ops.clock.now();
         let Some(flow) = self.machine.flow_up(now, transfer, flow, direction) else { return };
-        let stream = TcpStream::from(socket);
         let receiver = match direction {
-            FlowDirection::Send { .. } => stream.peer_addr().ok().map(|peer| peer.ip()),
+            FlowDirection::Send { .. } => socket.peer_addr().ok().map(|peer| peer.ip()),
             FlowDirection::Receive { .. } => None,
         };
-        let file = match self.ops.io.register(stream.into()) {
+        let file = match self.ops.io.register(socket.into()) {
             Ok(file) => file,
             Err(error) => {
                 let error = Error::new(Code::Unreachable, error.to_string());

@@ -9,7 +9,6 @@ use super::operations::{
 };
 use super::slot_store::SlotStore;
 use crate::core::error::{Code, Error};
-use crate::core::options::WireLevel;
 use crate::core::piece::TransferIx;
 use crate::core::rail::{
     FlowPlace, KernelRoute, LandingPiece, PayloadOutcome, RailEvent, RailMachine, SlotIx,
@@ -162,8 +161,8 @@ impl ReceivingOps {
                 let computed = opened.then(|| state.files.method.of(piece.span, bytes));
                 state.tally().received(piece.span.bytes());
                 // What opens is what was sent: its header has no check of its own.
-                let is_keyed = seal.wire.level > WireLevel::Clear;
-                let check = computed.filter(|computed| is_keyed || *computed == check);
+                let is_clear = seal.is_clear();
+                let check = computed.filter(|computed| !is_clear || *computed == check);
                 PayloadOutcome::Whole { check }
             }
             // Nobody wants it any more.

@@ -276,7 +276,7 @@ impl SendingOps {
         let span = loading.request.span;
         // A piece that is sealed needs no check beside its tag; its receiver computes that of the
         // whole.
-        let in_clear = ops.socket(loading.flow).is_some_and(|it| it.seal.sealer.is_clear());
+        let in_clear = ops.socket(loading.flow).is_some_and(|it| it.seal.is_clear());
         let check = if in_clear {
             let piece = &memory.as_slice()[start..start + piece_bytes(span)];
             ops.transfers[&loading.transfer].files.method.of(span, piece)
@@ -326,13 +326,13 @@ impl SendingOps {
         // Frames are sealed in the order in which they leave. One that is sent again, because the
         // kernel did not take it without a copy, leaves as it is.
         if let Some(frame) = job.unsealed.take() {
-            let sealer = &mut socket.seal.sealer;
-            assert!(behind.is_none() || sealer.is_clear(), "only in clear from the page cache");
+            let is_clear = socket.seal.is_clear();
+            assert!(behind.is_none() || is_clear, "only in clear from the page cache");
             let (header, payload) = memory.as_mut_slice()[start..]
                 .split_first_chunk_mut()
                 .expect("the slack has room for a header");
-            let payload_bytes = if sealer.is_clear() { 0 } else { piece_bytes as usize };
-            sealer.seal(&frame, header, &mut payload[..payload_bytes]);
+            let payload_bytes = if is_clear { 0 } else { piece_bytes as usize };
+            socket.seal.sealer.seal(&frame, header, &mut payload[..payload_bytes]);
             if payload_bytes > 0 {
                 job.prefilled = None;
             }

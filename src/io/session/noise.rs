@@ -9,8 +9,8 @@
 //!
 //! Peers with a shared key take Noise's `NNpsk0`, those with key pairs `IK`: the preamble says
 //! which, and both sides must have a key of that kind. Either ends after two messages. Anybody can
-//! replay a recorded first message. A control connection would notice at the next message, but a
-//! data flow continues in clear. So the responder waits for a confirmation that only a holder of
+//! replay a recorded first message. A control connection or a sealed flow would notice at the next
+//! message, a flow in clear never. So the responder waits for a confirmation that only a holder of
 //! the key can make now. It costs the initiator no round trip.
 //!
 //! The cipher suite is `ChaChaPoly` with `BLAKE2s`: a kilobyte of control data per node needs no
@@ -19,6 +19,7 @@
 use std::sync::Arc;
 
 use snow::{Builder, HandshakeState, TransportState};
+use zeroize::Zeroizing;
 
 use super::identity::DialKey;
 use super::key::Key;
@@ -188,7 +189,7 @@ impl NoiseHandshake {
         }
     }
 
-    /// Returns true if the peer uses the public key: then its process's user decides.
+    /// Returns true if the peer uses the key that everybody knows: its process's user decides then.
     pub(super) fn asks_without_key(&self) -> bool {
         match &self.state {
             HandshakeStage::First(UnprovenPeer {
@@ -199,7 +200,7 @@ impl NoiseHandshake {
         }
     }
 
-    /// Refuses a peer that uses the public key, once its message has been read.
+    /// Refuses a peer that uses the key that everybody knows, once its message has been read.
     ///
     /// # Panics
     /// If the peer does not use it: see [`NoiseHandshake::asks_without_key`].
@@ -447,7 +448,8 @@ fn flow_secrets(hello: &ConnectionHello, noise: &mut HandshakeState) -> Option<F
     if hello.kind != ConnectionKind::Data {
         return None;
     }
-    let (of_initiator, of_responder) = noise.dangerously_get_raw_split();
+    let split = Zeroizing::new(noise.dangerously_get_raw_split());
+    let (of_initiator, of_responder) = &*split;
     let transcript = noise.get_handshake_hash();
     Some(if noise.is_initiator() {
         FlowSecrets::derive(of_initiator, of_responder, transcript)
@@ -461,7 +463,7 @@ fn versioned(version: u16, payload: &[u8]) -> Vec<u8> {
     [&version.to_le_bytes(), payload].concat()
 }
 
-/// The initiator's public key in a first message, sealed.
+/// Bytes of the initiator's public key in a first message, sealed.
 const STATIC_KEY_BYTES: usize = 32 + TAG_BYTES;
 /// Overhead of Noise over a payload: the ephemeral key and a tag.
 const OVERHEAD_BYTES: usize = 32 + TAG_BYTES;

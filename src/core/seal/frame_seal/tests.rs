@@ -12,7 +12,7 @@ use crate::core::wire::Check;
 
 /// A frame as it is on the wire.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Sealed {
+struct SealedFrame {
     header: [u8; FRAME_BYTES],
     payload: Vec<u8>,
 }
@@ -39,15 +39,18 @@ fn frame(number: u32, payload_bytes: usize) -> (Frame, Vec<u8>) {
     (Frame::new(kind, number, Span::of(position, payload_bytes as u64)), payload)
 }
 
-fn seal(sealer: &mut FrameSealer, number: u32, payload_bytes: usize) -> Sealed {
+fn seal(sealer: &mut FrameSealer, number: u32, payload_bytes: usize) -> SealedFrame {
     let (frame, payload) = frame(number, payload_bytes);
-    let mut sealed = Sealed { header: [0; FRAME_BYTES], payload };
+    let mut sealed = SealedFrame { header: [0; FRAME_BYTES], payload };
     sealer.seal(&frame, &mut sealed.header, &mut sealed.payload);
     sealed
 }
 
 /// Returns the frame and its payload, or how far it did not get.
-fn open(opener: &mut FrameOpener, mut sealed: Sealed) -> Result<(Frame, Vec<u8>), &'static str> {
+fn open(
+    opener: &mut FrameOpener,
+    mut sealed: SealedFrame,
+) -> Result<(Frame, Vec<u8>), &'static str> {
     let frame = opener.open_header(&mut sealed.header).map_err(|_| "header")?;
     if payload_bytes(&frame) != sealed.payload.len() {
         return Err("length");
@@ -119,7 +122,7 @@ proptest! {
         prop_assert_eq!(open(&mut sender.opener, own), Err("header"));
         drop(receiver);
         // Of another flow: same keys of both ends, another transcript.
-        let secrets = FlowSecrets::derive([2; 32], [1; 32], b"another hash");
+        let secrets = FlowSecrets::derive(&[2; 32], &[1; 32], b"another hash");
         let mut other = FlowSeal::new(secrets, wire);
         prop_assert_eq!(open(&mut other.opener, first), Err("header"));
     }
@@ -129,7 +132,7 @@ proptest! {
         let [mut sender, mut receiver] = FlowSeal::pair(wire);
         let first = seal(&mut sender.sealer, 0, bytes);
         let second = seal(&mut sender.sealer, 1, bytes);
-        let swapped = Sealed { header: first.header, payload: second.payload };
+        let swapped = SealedFrame { header: first.header, payload: second.payload };
         prop_assert_eq!(open(&mut receiver.opener, swapped), Err("payload"));
     }
 
@@ -153,7 +156,7 @@ proptest! {
 }
 
 /// Returns true if 16 bytes in a row of `data` are in `wire`.
-fn shows(wire: &Sealed, data: &[u8]) -> bool {
+fn shows(wire: &SealedFrame, data: &[u8]) -> bool {
     let all = [wire.header.as_slice(), &wire.payload].concat();
     data.windows(16).any(|run| all.windows(16).any(|seen| seen == run))
 }
@@ -174,7 +177,7 @@ fn only_sealed_frames_show_nothing_of_what_they_carry() {
 }
 
 fn limited(frames: u64, bytes: u64) -> [FlowSeal; 2] {
-    let secrets = |sends, receives| FlowSecrets::derive([sends; 32], [receives; 32], b"hash");
+    let secrets = |sends, receives| FlowSecrets::derive(&[sends; 32], &[receives; 32], b"hash");
     let wire = wire(WireLevel::Sealed, Cipher::Aes256Gcm);
     let limits = KeyLimits { frames, bytes };
     [(1, 2), (2, 1)]
@@ -224,10 +227,10 @@ fn the_same_frame_never_looks_the_same_twice() {
 /// Of every frame under one key, header and payload have nonces of their own.
 #[test]
 fn no_two_operations_under_one_key_share_a_nonce() {
-    let secrets = FlowSecrets::derive([1; 32], [2; 32], b"hash");
+    let secrets = FlowSecrets::derive(&[1; 32], &[2; 32], b"hash");
     let FlowSecrets { sends, .. } = secrets;
     let wire = wire(WireLevel::Sealed, Cipher::Aes256Gcm);
-    let mut direction = Direction::new(sends, wire, KEY_LIMITS);
+    let mut direction = KeyedDirection::new(sends, wire, KEY_LIMITS);
     let mut used = BTreeSet::new();
     for payload_bytes in (0..1000).map(|number| number % 3) {
         let FrameNonces { header, payload } = direction.next_frame(payload_bytes);

@@ -163,13 +163,7 @@ fn allocations_at_work(
         (&fetcher, Arc::clone(&wanting), dialled, receives, receiving),
     ] {
         rail.tell(RailCommand::Join { transfer: TRANSFER, rail: 0, transfer_files, silence: STEP });
-        rail.tell(RailCommand::FlowUp {
-            transfer: TRANSFER,
-            flow: FLOW,
-            socket: socket.into(),
-            seal,
-            direction,
-        });
+        rail.tell(RailCommand::FlowUp { transfer: TRANSFER, flow: FLOW, socket, seal, direction });
     }
     let (mut to_lease, mut landed, mut before, mut after) = (pieces(bytes), 0, None, 0);
     while landed < bytes {
@@ -268,7 +262,7 @@ fn who_reads_no_answers_is_cut_off_when_too_many_wait() {
     rail.tell(RailCommand::FlowUp {
         transfer: TRANSFER,
         flow: FLOW,
-        socket: accepted.into(),
+        socket: accepted,
         seal,
         direction,
     });
@@ -298,7 +292,7 @@ fn a_receiver_that_sends_data_is_closed_and_the_rail_goes_on() {
     let wire = WireAgreement { level: WireLevel::Sealed, cipher: Cipher::Aes256Gcm };
     let [seal, mut peer] = FlowSeal::pair(wire);
     let direction = FlowDirection::Send { weight: 1, in_clear: false, is_further: false };
-    let (transfer, flow, socket) = (TRANSFER, FLOW, accepted.into());
+    let (transfer, flow, socket) = (TRANSFER, FLOW, accepted);
     rail.tell(RailCommand::FlowUp { transfer, flow, socket, seal, direction });
     let mut headers = [[0; FRAME_BYTES]; 2];
     for header in &mut headers {

@@ -5,6 +5,12 @@ use crate::core::error::{Code, Error};
 use crate::core::options::{Cipher, TransferOptions, WireLevel};
 
 impl WireLevel {
+    /// Returns the level of a flow for which nobody asks for one. It `is_inside` the machine if
+    /// both of its addresses are loopback ones.
+    pub(crate) fn usual(is_inside: bool) -> WireLevel {
+        if is_inside { WireLevel::Clear } else { WireLevel::Sealed }
+    }
+
     /// Returns the level with this number on the wire.
     pub(crate) fn of(number: u32) -> Result<WireLevel, WireError> {
         match number {
@@ -102,19 +108,19 @@ impl WireRules {
 }
 
 impl WireRules {
-    /// Returns the demands on the flows of a transfer that is refused: there are none.
+    /// Returns the highest demands, for a transfer that is refused: until it has ended, flows of it
+    /// may arrive.
     pub(crate) fn strictest(self) -> WirePolicy {
         WirePolicy { asked: Some(WireLevel::Sealed), rules: self }
     }
 }
 
 impl WirePolicy {
-    /// Returns the demands on a flow. It `is_inside` the machine if both of its addresses are
-    /// loopback ones.
+    /// Returns the demands on a flow, which `is_inside` this machine or not.
     pub(crate) fn terms(self, is_inside: bool) -> FlowTerms {
         let WireRules { least, ciphers } = self.rules;
-        let usual = if is_inside { WireLevel::Clear } else { WireLevel::Sealed };
-        FlowTerms { level: self.asked.unwrap_or(usual).max(least), ciphers }
+        let level = self.asked.unwrap_or(WireLevel::usual(is_inside)).max(least);
+        FlowTerms { level, ciphers }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::core::master::peer::PeerRecord;
 use crate::core::options::{CheckKind, Scheduler, TransferOptions, WireLevel};
 use crate::core::report::Report;
 use crate::core::units::BitRate;
+use crate::io::session::is_loopback;
 
 pub(super) fn run(args: &RunArgs) -> ExitCode {
     let spec = match read_spec(&args.spec) {
@@ -162,7 +163,6 @@ fn usual_wire(coordinator: &Coordinator) -> Option<WireLevel> {
         let adverts: Option<Vec<_>> = coordinator.peers().iter().map(PeerRecord::advert).collect();
         let adverts = adverts?;
         let mut rails = adverts.iter().flat_map(|advert| &advert.rails);
-        let is_inside = rails.all(|rail| rail.address.ip().is_loopback());
-        Some(if is_inside { WireLevel::Clear } else { WireLevel::Sealed })
+        Some(WireLevel::usual(rails.all(|rail| is_loopback(rail.address.ip()))))
     })
 }

@@ -114,5 +114,11 @@ const _: () = assert!(
 const _: () = assert!(STATUS_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(LENGTH_MAX as u64 == 64 * MIB && MIB == KIB * KIB);
 
+/// Returns the part of a limit that peers of one address may have together: three quarters, so that
+/// others find room.
+pub(crate) fn share_of_one(most: usize) -> usize {
+    most.div_ceil(4) * 3
+}
+
 #[cfg(test)]
 mod tests;

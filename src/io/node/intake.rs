@@ -13,12 +13,12 @@ use super::sessions::{DialledFlow, HANDSHAKE_WITHIN, NodeSession, SessionRole, S
 use super::transfer_log;
 use crate::core::access::PublicKey;
 use crate::core::error::{Code, Error, Result};
-use crate::core::node::machine::limits::share_of_one;
 use crate::core::node::machine::{MasterOrigin, NodeEvent, SessionIx};
 use crate::core::piece::TransferIx;
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::wire::control;
 use crate::core::wire::control::{NodeAdvert, ToNode, WireRow};
+use crate::core::wire::limits::share_of_one;
 use crate::core::wire::terms::WirePolicy;
 use crate::core::wire::version::ConnectionKind;
 use crate::io::clock::awake;

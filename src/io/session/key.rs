@@ -77,16 +77,9 @@ impl Key {
         let mut length = 0;
         while length < text.len() && !text[..length].contains(&b'\n') {
             let step = LINE_BYTES.max(length + 1);
-            match from.read(&mut text[length..step]) {
-                Ok(0) => break,
-                Ok(bytes) => length += bytes,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => {
-                    return Err(Error::new(
-                        Code::Refused,
-                        format!("the key cannot be read: {error}"),
-                    ));
-                }
+            match read_some(&mut from, &mut text[length..step])? {
+                0 => break,
+                bytes => length += bytes,
             }
         }
         Key::from_hex(&text[..length])
@@ -101,6 +94,20 @@ impl Key {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(…)")
+    }
+}
+
+/// Reads some bytes of a secret straight to their place; 0 at the end.
+pub(super) fn read_some(from: &mut impl Read, to: &mut [u8]) -> Result<usize> {
+    loop {
+        match from.read(to) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            read => {
+                let failed =
+                    |error| Error::new(Code::Refused, format!("the key cannot be read: {error}"));
+                return read.map_err(failed);
+            }
+        }
     }
 }
 

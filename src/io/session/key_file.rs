@@ -2,7 +2,7 @@
 //! to be.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use nix::unistd::geteuid;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use zeroize::Zeroizing;
 
+use super::key::read_some;
 use crate::core::error::{Code, Error, Result};
 
 /// What others may do with a file.
@@ -75,16 +76,9 @@ pub(super) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     let mut text = Zeroizing::new(vec![0; SECRET_BYTES_MAX]);
     let mut length = 0;
     while length < text.len() {
-        match file.read(&mut text[length..]) {
-            Ok(0) => break,
-            Ok(bytes) => length += bytes,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => {
-                return Err(Error::new(
-                    Code::Refused,
-                    format!("{}: the key cannot be read: {error}", path.display()),
-                ));
-            }
+        match read_some(&mut file, &mut text[length..]).map_err(|error| error.at(path.display()))? {
+            0 => break,
+            bytes => length += bytes,
         }
     }
     text.truncate(length);

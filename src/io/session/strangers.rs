@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use mio::Token;
 
+use crate::core::wire::limits::share_of_one;
+
 /// Time for a stranger's first message, which is one packet right after the connection.
 pub(crate) const SILENT_MAX: Duration = Duration::from_secs(2);
 
@@ -85,7 +87,7 @@ impl UnprovenConnections {
     }
 
     fn of_one_max(&self) -> usize {
-        self.count_max.div_ceil(4) * 3
+        share_of_one(self.count_max)
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -9,6 +9,7 @@ use crate::core::error::{Code, Error, Result};
 use crate::core::piece::TransferIx;
 use crate::core::units::Moment;
 use crate::core::wire::control::Prepare;
+use crate::core::wire::limits::share_of_one;
 
 /// Transfers of a node at once, unless its owner says otherwise: each may hold some megabytes of
 /// rows and plan.
@@ -30,7 +31,7 @@ pub(super) struct MasterSession {
     pub(super) since: Moment,
 }
 
-/// What a transfer makes its node hold.
+/// Load of a transfer: what its node holds for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TransferWeight {
     origin: MasterOrigin,
@@ -103,11 +104,6 @@ pub(super) fn check_room<'a>(
     let what = format!("this node is at its limit of {limit} together may have");
     Err(Error::new(Code::Refused, what)
         .remedy("run it again when others have ended, or start the node with more --transfers"))
-}
-
-/// Part of a limit that masters of one address may have.
-pub(crate) fn share_of_one(most: usize) -> usize {
-    most.div_ceil(4) * 3
 }
 
 /// Sessions of masters.

@@ -12,6 +12,8 @@ use crate::scenario::{BenchScenario, WorkItem};
 
 pub(super) struct IperfContender {
     pub(super) streams: StreamCount,
+    /// True for a connection through TLS: stunnel at both ends, with its default cipher.
+    pub(super) tunnelled: bool,
 }
 
 /// Number of connections: a sender that is limited by one core gains from more.
@@ -20,17 +22,15 @@ pub(super) enum StreamCount {
     One,
     Two,
     Four,
-    /// One connection through TLS: stunnel at both ends, with its default cipher.
-    Tls,
 }
 
 impl Contender for IperfContender {
     fn name(&self) -> &'static str {
         match self.streams {
+            _ if self.tunnelled => "iperf3-tls",
             StreamCount::One => "iperf3",
             StreamCount::Two => "iperf3-p2",
             StreamCount::Four => "iperf3-p4",
-            StreamCount::Tls => "iperf3-tls",
         }
     }
 
@@ -39,10 +39,8 @@ impl Contender for IperfContender {
     }
 
     fn missing(&self) -> Option<String> {
-        match self.streams {
-            StreamCount::Tls => missing_program(&["iperf3", "stunnel", "openssl"]),
-            _ => missing_program(&["iperf3"]),
-        }
+        let tunnel: &[&str] = if self.tunnelled { &["stunnel", "openssl"] } else { &[] };
+        missing_program(&[&["iperf3"], tunnel].concat())
     }
 
     fn run(&self, lab: &WorkDir, work: &WorkItem) -> Result<RunTiming> {
@@ -51,10 +49,7 @@ impl Contender for IperfContender {
         server.args(["-s", "-1", "-B", "127.0.0.1", "-p", &port.to_string()]);
         let server = lab.start("iperf3-server", server)?;
         server.until_listening(port)?;
-        let tunnel = match self.streams {
-            StreamCount::Tls => Some(TlsTunnel::start(lab, port)?),
-            _ => None,
-        };
+        let tunnel = self.tunnelled.then(|| TlsTunnel::start(lab, port)).transpose()?;
         let port = tunnel.as_ref().map_or(port, |tunnel| tunnel.port);
         let mut client = process::command(program("iperf3"));
         client.args([
@@ -69,7 +64,7 @@ impl Contender for IperfContender {
             &work.bytes.to_string(),
         ]);
         let streams = match self.streams {
-            StreamCount::One | StreamCount::Tls => "1",
+            StreamCount::One => "1",
             StreamCount::Two => "2",
             StreamCount::Four => "4",
         };

@@ -29,6 +29,7 @@ pub(crate) fn all(
 ) -> Vec<Box<dyn Contender>> {
     let ours =
         |wire, checks| Box::new(ours::CepFast { program: cep_fast.to_owned(), checks, wire });
+    let iperf = |streams, tunnelled| Box::new(iperf::IperfContender { streams, tunnelled });
     let rcp = |encrypts| Box::new(rcp::Rcp { binaries: peers.join("bin"), encrypts });
     vec![
         ours("clear", true),
@@ -37,10 +38,10 @@ pub(crate) fn all(
         ours("sealed", true),
         Box::new(RawLimit { cores, wait: WaitMode::Gather }),
         Box::new(RawLimit { cores, wait: WaitMode::Rest }),
-        Box::new(iperf::IperfContender { streams: StreamCount::One }),
-        Box::new(iperf::IperfContender { streams: StreamCount::Two }),
-        Box::new(iperf::IperfContender { streams: StreamCount::Four }),
-        Box::new(iperf::IperfContender { streams: StreamCount::Tls }),
+        iperf(StreamCount::One, false),
+        iperf(StreamCount::Two, false),
+        iperf(StreamCount::Four, false),
+        iperf(StreamCount::One, true),
         Box::new(gridftp::GridFtp),
         Box::new(rclone::Rclone),
         rcp(false),

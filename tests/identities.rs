@@ -20,13 +20,13 @@ use support::{
 const BYTES: usize = 100_000;
 
 /// Keys, allow files and data of a site. `data/x` is there.
-struct Site {
+struct KeySite {
     home: tempfile::TempDir,
 }
 
-impl Site {
-    fn new() -> Site {
-        let site = Site { home: folder() };
+impl KeySite {
+    fn new() -> KeySite {
+        let site = KeySite { home: folder() };
         fs::create_dir(site.at("data")).unwrap();
         fs::write(site.at("data/x"), random_bytes(1, BYTES)).unwrap();
         site
@@ -116,7 +116,7 @@ fn short(key: &str) -> &str {
 
 #[test]
 fn a_key_does_what_its_line_allows_and_no_more() {
-    let site = Site::new();
+    let site = KeySite::new();
     fs::create_dir(site.at("archive")).unwrap();
     let node_key = site.pair("node");
     let [all, reads, archives, none, unknown] =
@@ -167,7 +167,7 @@ fn a_key_does_what_its_line_allows_and_no_more() {
 
 #[test]
 fn a_node_with_another_key_and_a_node_without_a_line_are_not_used() {
-    let site = Site::new();
+    let site = KeySite::new();
     let (master, node_key, other) = (site.pair("master"), site.pair("node"), site.pair("other"));
     site.allow("masters", &[allow(&master, "master read=/ write=/")]);
     let node = site.node("node", Some("masters"), &[]);
@@ -185,7 +185,7 @@ fn a_node_with_another_key_and_a_node_without_a_line_are_not_used() {
 
 #[test]
 fn a_pair_and_a_site_key_do_not_meet_and_say_so() {
-    let site = Site::new();
+    let site = KeySite::new();
     let (master, node_key) = (site.pair("master"), site.pair("node"));
     assert_eq!(code(&run(cep_fast(&["keygen"]).arg(site.at("site")))), 0);
     site.allow("nodes", &[allow(&node_key, "node")]);
@@ -201,7 +201,7 @@ fn a_pair_and_a_site_key_do_not_meet_and_say_so() {
 
 #[test]
 fn bad_allow_files_end_a_node_with_file_and_line() {
-    let site = Site::new();
+    let site = KeySite::new();
     let key = site.pair("node");
     let node = |files: &[&str]| {
         let mut command = cep_fast(&["node", "--listen", "127.0.0.1:0", "--root"]);
@@ -236,7 +236,7 @@ fn bad_allow_files_end_a_node_with_file_and_line() {
 
 #[test]
 fn a_running_node_takes_over_a_changed_allow_file_and_keeps_the_old_for_a_bad_one() {
-    let site = Site::new();
+    let site = KeySite::new();
     let (master, node_key) = (site.pair("master"), site.pair("node"));
     site.allow("nodes", &[allow(&node_key, "node")]);
     site.allow("masters", &[allow(&master, "status")]);
@@ -257,7 +257,7 @@ fn a_running_node_takes_over_a_changed_allow_file_and_keeps_the_old_for_a_bad_on
 
 #[test]
 fn a_site_key_is_replaced_while_some_have_the_old_one() {
-    let site = Site::new();
+    let site = KeySite::new();
     for key in ["old", "new"] {
         assert_eq!(code(&run(cep_fast(&["keygen"]).arg(site.at(key)))), 0);
     }
@@ -279,7 +279,7 @@ fn a_site_key_is_replaced_while_some_have_the_old_one() {
 
 #[test]
 fn the_pair_of_a_node_is_replaced_while_some_masters_know_the_old_one() {
-    let site = Site::new();
+    let site = KeySite::new();
     let (master, old, new) = (site.pair("master"), site.pair("old"), site.pair("new"));
     site.allow("masters", &[allow(&master, "master read=/ write=/")]);
     site.allow("old-nodes", &[allow(&old, "node")]);
@@ -306,7 +306,7 @@ struct BusyMaster {
 }
 
 impl BusyMaster {
-    fn start(site: &Site, node: &str, id: &str, keys: &[&str]) -> BusyMaster {
+    fn start(site: &KeySite, node: &str, id: &str, keys: &[&str]) -> BusyMaster {
         let spec = site.at(&format!("{id}.spec"));
         let text = format!(
             "id {id}\nmaster 127.0.0.1:0\nwriter {node} pattern:1 0 0-1073741823\n\
@@ -331,7 +331,7 @@ impl BusyMaster {
 
 #[test]
 fn status_and_cancel_are_rights_of_a_key() {
-    let site = Site::new();
+    let site = KeySite::new();
     let (master, node_key) = (site.pair("master"), site.pair("node"));
     let (watcher, _) = (site.pair("watcher"), site.pair("stranger"));
     site.allow("masters", &[allow(&master, "master read=/ write=/")]);
@@ -361,7 +361,7 @@ fn status_and_cancel_are_rights_of_a_key() {
 }
 
 /// A node as a launcher starts it: the key comes by standard input.
-fn launched(site: &Site, key: &str) -> (Child, String) {
+fn launched(site: &KeySite, key: &str) -> (Child, String) {
     let mut command = cep_fast(&["node", "--launched", "--listen", "127.0.0.1:0", "--root"]);
     command.arg(site.at("data")).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -372,7 +372,7 @@ fn launched(site: &Site, key: &str) -> (Child, String) {
 
 #[test]
 fn the_key_of_a_job_is_good_for_one_transfer_of_one_master() {
-    let site = Site::new();
+    let site = KeySite::new();
     assert_eq!(code(&run(cep_fast(&["keygen"]).arg(site.at("job")))), 0);
     let (mut node, address) = launched(&site, "job");
     let key = site.path("job");
@@ -427,7 +427,7 @@ fn recorded(address: &str, dial: impl FnOnce(&str) -> (i32, String)) -> Vec<u8> 
 
 #[test]
 fn a_recorded_session_moves_nothing_when_it_is_replayed() {
-    let site = Site::new();
+    let site = KeySite::new();
     let (master, node_key) = (site.pair("master"), site.pair("node"));
     assert_eq!(code(&run(cep_fast(&["keygen"]).arg(site.at("site")))), 0);
     site.allow("masters", &[allow(&master, "master read=/ write=/")]);
@@ -456,7 +456,7 @@ fn a_recorded_session_moves_nothing_when_it_is_replayed() {
 
 #[test]
 fn doctor_tries_a_node_with_a_pair_and_names_its_own_key() {
-    let site = Site::new();
+    let site = KeySite::new();
     let (here, there) = (site.pair("here"), site.pair("there"));
     site.allow("masters", &[allow(&here, "master")]);
     site.allow("nodes", &[allow(&there, "node")]);

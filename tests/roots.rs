@@ -11,19 +11,19 @@ use support::{Daemon, cep_fast, code, folder, listing, random_bytes, run, stderr
 
 const BYTES: usize = 300_000;
 
-struct Places {
+struct RootsHome {
     home: tempfile::TempDir,
 }
 
-impl Places {
+impl RootsHome {
     /// `in` holds the file `x`, `out` is empty.
-    fn new() -> Places {
+    fn new() -> RootsHome {
         let home = folder();
         for name in ["in", "out"] {
             fs::create_dir(home.path().join(name)).unwrap();
         }
         fs::write(home.path().join("in/x"), random_bytes(1, BYTES)).unwrap();
-        Places { home }
+        RootsHome { home }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -44,7 +44,7 @@ impl Places {
 
 #[test]
 fn rows_go_to_the_roots_that_they_name_and_relays_read_back_what_they_wrote() {
-    let places = Places::new();
+    let places = RootsHome::new();
     let read = places.root("in=", "in", ":ro");
     let write = places.root("out=", "out", ":wo");
     let daemon = || Daemon::start(Path::new(&read), &["--root", &write]);
@@ -81,7 +81,7 @@ fn rows_go_to_the_roots_that_they_name_and_relays_read_back_what_they_wrote() {
 
 #[test]
 fn a_node_may_be_kept_from_serving_and_from_writing() {
-    let places = Places::new();
+    let places = RootsHome::new();
     let whole = places.home.path();
     let (silent, reader) =
         (Daemon::start(whole, &["--no-serve"]), Daemon::start(whole, &["--no-write"]));
@@ -100,7 +100,7 @@ fn a_node_may_be_kept_from_serving_and_from_writing() {
 
 #[test]
 fn mistakes_in_roots_end_with_2_and_name_the_option() {
-    let places = Places::new();
+    let places = RootsHome::new();
     fs::create_dir(places.at("in/sub")).unwrap();
     fs::write(places.at("file"), "").unwrap();
     let root = |before: &str, name: &str, after: &str| places.root(before, name, after);
@@ -127,7 +127,7 @@ fn mistakes_in_roots_end_with_2_and_name_the_option() {
 
 #[test]
 fn a_directory_whose_name_looks_like_a_right_is_served() {
-    let places = Places::new();
+    let places = RootsHome::new();
     for name in ["x:ro", "a=b"] {
         let odd = places.at(name);
         fs::create_dir(&odd).unwrap();

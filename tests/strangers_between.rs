@@ -10,9 +10,9 @@ use std::net::SocketAddr;
 use std::process::{Child, Output};
 
 use serde_json::Value;
-use support::capture::{Capture, runs_of};
+use support::capture::{PacketCapture, runs_of};
 use support::lab::Lab;
-use support::stranger::{Attack, PIECE_BYTES, Part, Stranger, WRITING, heard_by};
+use support::stranger::{Attack, HandshakeMessage, PIECE_BYTES, Stranger, WRITING, heard_by};
 use support::{Daemon, cep_fast, code, end_of, folder, json, random_bytes, run, stderr, wait_for};
 
 /// Bytes of a transfer: some pieces.
@@ -20,18 +20,18 @@ const BYTES: usize = 1 << 20;
 const PROTECTED: [&str; 2] = ["sealed", "signed"];
 
 /// Two nodes and a stranger between them, who has the third.
-struct Scene {
+struct StrangerLab {
     lab: Lab,
     stranger: Stranger,
     source: Vec<u8>,
 }
 
-impl Scene {
+impl StrangerLab {
     /// `None` where labs are not permitted.
-    fn set() -> Option<Scene> {
+    fn set() -> Option<StrangerLab> {
         let lab = Lab::up(3, 1, "1gbit")?;
         let stranger = Stranger::between(&lab, 3, &[1, 2]);
-        let mut scene = Scene { lab, stranger, source: Vec::new() };
+        let mut scene = StrangerLab { lab, stranger, source: Vec::new() };
         scene.change_source(1);
         Some(scene)
     }
@@ -110,7 +110,7 @@ fn wires(report: &Value) -> Vec<&str> {
 
 #[test]
 fn what_a_stranger_changes_arrives_right_all_the_same_and_is_told() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = StrangerLab::set() else { return };
     for level in PROTECTED {
         assert_eq!(code(&scene.attacked(Attack::Listen, 1, level)), 0);
         let attacks = [
@@ -139,7 +139,7 @@ fn what_a_stranger_changes_arrives_right_all_the_same_and_is_told() {
 
 #[test]
 fn without_a_check_the_seal_alone_notices_a_change() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = StrangerLab::set() else { return };
     for level in ["sealed", "signed", "clear"] {
         scene.stranger.attacks(Attack::Payload, 1);
         let output = scene.run_with(&["--wire", level, "--check", "none"]);
@@ -151,7 +151,7 @@ fn without_a_check_the_seal_alone_notices_a_change() {
 
 #[test]
 fn a_stranger_who_changes_everything_stops_a_transfer_and_writes_no_file() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = StrangerLab::set() else { return };
     for level in PROTECTED {
         for attack in [Attack::Everywhere, Attack::Header(90), Attack::Request(90)] {
             let output = scene.attacked(attack, u32::MAX, level);
@@ -166,7 +166,7 @@ fn a_stranger_who_changes_everything_stops_a_transfer_and_writes_no_file() {
 /// What the tests above show to be prevented, happens here: the stranger is able to do it.
 #[test]
 fn in_clear_a_stranger_reads_and_writes_and_the_report_says_complete() {
-    let Some(mut scene) = Scene::set() else { return };
+    let Some(mut scene) = StrangerLab::set() else { return };
     let output = scene.attacked(Attack::BothSums, 1, "clear");
     let (report, copy) = (json(&output), scene.copy().unwrap());
     assert_eq!(
@@ -197,7 +197,7 @@ fn in_clear_a_stranger_reads_and_writes_and_the_report_says_complete() {
 
 #[test]
 fn what_a_stranger_cuts_off_or_repeats_does_no_harm() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = StrangerLab::set() else { return };
     for level in ["sealed", "signed", "clear"] {
         for attack in [Attack::Truncate, Attack::Again] {
             let output = scene.attacked(attack, 1, level);
@@ -211,12 +211,12 @@ fn what_a_stranger_cuts_off_or_repeats_does_no_harm() {
 /// The two ends would take a lower version, another cipher or no seal, if a stranger could say so.
 #[test]
 fn a_stranger_who_changes_handshakes_lowers_nothing() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = StrangerLab::set() else { return };
     let (preamble, reply) = (48, 16);
     let changes = [
-        (Part::First, vec![8, 10, 14, 20, preamble, preamble + 40, preamble + 90]),
-        (Part::Second, vec![4, 6, 8, 12, reply, reply + 34, reply + 40]),
-        (Part::Confirmation, vec![0, 15]),
+        (HandshakeMessage::First, vec![8, 10, 14, 20, preamble, preamble + 40, preamble + 90]),
+        (HandshakeMessage::Second, vec![4, 6, 8, 12, reply, reply + 34, reply + 40]),
+        (HandshakeMessage::Confirmation, vec![0, 15]),
     ];
     for (part, places) in changes {
         for at in places {
@@ -226,7 +226,8 @@ fn a_stranger_who_changes_handshakes_lowers_nothing() {
             assert_eq!(wires(&json(&output)), ["sealed"; 2], "{part:?} {at}");
         }
     }
-    for part in [Part::First, Part::Second, Part::Confirmation] {
+    for part in [HandshakeMessage::First, HandshakeMessage::Second, HandshakeMessage::Confirmation]
+    {
         let output = scene.attacked(Attack::Handshake(part, 8), u32::MAX, "sealed");
         assert!([3, 4, 6, 7].contains(&code(&output)), "{part:?}: {}", stderr(&output));
         assert_eq!(scene.copy(), None, "{part:?}");
@@ -235,9 +236,9 @@ fn a_stranger_who_changes_handshakes_lowers_nothing() {
 
 #[test]
 fn a_capture_shows_nothing_of_a_sealed_transfer_and_all_of_others() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = StrangerLab::set() else { return };
     for (level, shows) in [("sealed", false), ("signed", true), ("clear", true)] {
-        let capture = Capture::begin(&scene.lab, 3);
+        let capture = PacketCapture::begin(&scene.lab, 3);
         let output = scene.run(level);
         let packets = capture.end();
         assert!(code(&output) == 0 && scene.has_right_copy(), "{}", stderr(&output));
@@ -255,9 +256,9 @@ fn a_copy_to_many_nodes_that_feed_each_other_is_sealed_between_all_of_them() {
     let Some(lab) = Lab::up(4, 1, "100mbit") else { return };
     let source = random_bytes(3, BYTES);
     fs::write(lab.path("source"), &source).unwrap();
-    let captures = [1, 2, 3, 4].map(|node| Capture::begin(&lab, node));
+    let captures = [1, 2, 3, 4].map(|node| PacketCapture::begin(&lab, node));
     let output = lab.run(&spec(&[2, 3, 4]));
-    let captured = captures.map(Capture::end);
+    let captured = captures.map(PacketCapture::end);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     for name in ["copy", "copy3", "copy4"] {
         assert!(fs::read(lab.path(name)).unwrap() == source, "{name}");
@@ -275,7 +276,7 @@ fn a_copy_to_many_nodes_that_feed_each_other_is_sealed_between_all_of_them() {
 
 #[test]
 fn a_node_that_takes_nothing_less_refuses_a_transfer_in_clear() {
-    let Some(mut scene) = Scene::set() else { return };
+    let Some(mut scene) = StrangerLab::set() else { return };
     scene.lab.restart(1, &["--wire-min", "sealed"]);
     for level in ["clear", "signed"] {
         let output = scene.run(level);
@@ -323,7 +324,7 @@ fn one_node_of_two_on_one_machine_has_everything_sealed() {
 /// refused at a data port, and the transfer that is under way there goes on.
 #[test]
 fn strangers_at_a_data_port_do_not_disturb_the_transfer_there() {
-    let Some(mut scene) = Scene::set() else { return };
+    let Some(mut scene) = StrangerLab::set() else { return };
     scene.lab.restart(1, &[]);
     assert_eq!(code(&scene.attacked(Attack::Listen, 1, "sealed")), 0);
     let earlier = scene.last_handshake();
@@ -374,7 +375,7 @@ fn strangers_at_a_data_port_do_not_disturb_the_transfer_there() {
 /// A receiver is killed, and what it had is not sent again.
 #[test]
 fn a_sealed_transfer_is_resumed() {
-    let Some(mut scene) = Scene::set() else { return };
+    let Some(mut scene) = StrangerLab::set() else { return };
     let child = scene.begin(&["--limit", "16M"]);
     wait_for("some bytes", || {
         support::beside(scene.lab.folder.path(), ".journal").iter().any(|path| {
@@ -395,7 +396,7 @@ fn a_sealed_transfer_is_resumed() {
 /// Loopback addresses are another matter: `copy` starts nodes there.
 #[test]
 fn copies_and_groups_are_sealed() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = StrangerLab::set() else { return };
     let rows = [2, 3].map(|node| {
         format!("reader 10.200.0.{node}:7000 file:///copy 0 0-{} group=g\n", BYTES - 1)
     });

@@ -15,14 +15,14 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use super::lab::Lab;
 
 /// A capture that has begun.
-pub(crate) struct Capture {
+pub(crate) struct PacketCapture {
     thread: JoinHandle<Vec<Vec<u8>>>,
     ends: Arc<AtomicBool>,
 }
 
-impl Capture {
+impl PacketCapture {
     /// Begins to capture the packets of `node`.
-    pub(crate) fn begin(lab: &Lab, node: u32) -> Capture {
+    pub(crate) fn begin(lab: &Lab, node: u32) -> PacketCapture {
         let open = || -> nix::Result<OwnedFd> {
             let (kind, flags) = (SockType::Raw, SockFlag::SOCK_CLOEXEC);
             let packets = socket(AddressFamily::Packet, kind, flags, SockProtocol::EthAll)?;
@@ -34,7 +34,7 @@ impl Capture {
         let ends = Arc::new(AtomicBool::new(false));
         let is_over = Arc::clone(&ends);
         let thread = std::thread::spawn(move || read_all(&packets, &is_over));
-        Capture { thread, ends }
+        PacketCapture { thread, ends }
     }
 
     /// Ends the capture. Returns the packets.

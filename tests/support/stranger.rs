@@ -47,12 +47,12 @@ pub(crate) enum Attack {
     /// Changes a byte in every thousand, for ever.
     Everywhere,
     /// Changes a byte of the handshake.
-    Handshake(Part, usize),
+    Handshake(HandshakeMessage, usize),
 }
 
 /// A message of the handshake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Part {
+pub(crate) enum HandshakeMessage {
     First,
     Second,
     Confirmation,
@@ -60,7 +60,7 @@ pub(crate) enum Part {
 
 /// What the stranger saw and did.
 #[derive(Default)]
-pub(crate) struct Notes {
+pub(crate) struct StrangerNotes {
     /// Connections that it carried.
     pub(crate) connections: u32,
     /// Attacks that it carried out.
@@ -80,7 +80,7 @@ pub(crate) struct Stranger(Arc<StrangerState>);
 struct StrangerState {
     /// The attack, and on how many connections it is still to be carried out.
     plan: Mutex<(Attack, u32)>,
-    notes: Mutex<Notes>,
+    notes: Mutex<StrangerNotes>,
 }
 
 /// A frame as it is on the wire.
@@ -91,7 +91,7 @@ pub(crate) struct WireFrame {
 }
 
 /// A connection that the stranger carries on.
-struct Carried {
+struct CarriedConnection {
     receiver: TcpStream,
     sender: TcpStream,
     sender_address: SocketAddr,
@@ -136,7 +136,7 @@ impl Stranger {
         (notes.connections, notes.attacks, notes.given) = (0, 0, Vec::new());
     }
 
-    pub(crate) fn notes(&self) -> MutexGuard<'_, Notes> {
+    pub(crate) fn notes(&self) -> MutexGuard<'_, StrangerNotes> {
         self.0.notes.lock().unwrap()
     }
 }
@@ -149,7 +149,7 @@ impl StrangerState {
         // A node that does not listen any more is what the receiver would have met itself.
         let Ok(sender) = TcpStream::connect(sender_address) else { return };
         let attack = self.next_attack();
-        let carried = Carried { receiver, sender, sender_address, attack };
+        let carried = CarriedConnection { receiver, sender, sender_address, attack };
         // A connection that one end closes is at its end here, too.
         let _ = self.shake(&carried).and_then(|()| {
             thread::scope(|scope| {
@@ -174,9 +174,9 @@ impl StrangerState {
     }
 
     /// Carries the handshake.
-    fn shake(&self, carried: &Carried) -> Result<()> {
-        let Carried { receiver, sender, .. } = carried;
-        let change = |part: Part, message: &mut [u8]| match carried.attack {
+    fn shake(&self, carried: &CarriedConnection) -> Result<()> {
+        let CarriedConnection { receiver, sender, .. } = carried;
+        let change = |part: HandshakeMessage, message: &mut [u8]| match carried.attack {
             Attack::Handshake(of, at) if of == part => {
                 message[at] ^= 1;
                 self.done();
@@ -185,22 +185,22 @@ impl StrangerState {
         };
         let mut first = read_message(receiver, PREAMBLE_BYTES, 12)?;
         let mut said = first.clone();
-        change(Part::First, &mut first);
+        change(HandshakeMessage::First, &mut first);
         (&*sender).write_all(&first)?;
         let mut second = read_message(sender, REPLY_BYTES, 10)?;
-        change(Part::Second, &mut second);
+        change(HandshakeMessage::Second, &mut second);
         (&*receiver).write_all(&second)?;
         let mut confirmation = [0; TAG_BYTES];
         (&*receiver).read_exact(&mut confirmation)?;
         said.extend(confirmation);
-        change(Part::Confirmation, &mut confirmation);
+        change(HandshakeMessage::Confirmation, &mut confirmation);
         (&*sender).write_all(&confirmation)?;
         self.notes.lock().unwrap().handshakes.push((carried.sender_address, said));
         Ok(())
     }
 
-    fn requests(&self, carried: &Carried) -> Result<()> {
-        let Carried { receiver, sender, attack, .. } = carried;
+    fn requests(&self, carried: &CarriedConnection) -> Result<()> {
+        let CarriedConnection { receiver, sender, attack, .. } = carried;
         let mut first = [0; HEADER_BYTES];
         (&*receiver).read_exact(&mut first)?;
         match *attack {
@@ -231,8 +231,8 @@ impl StrangerState {
         copy(receiver, sender, |_| {})
     }
 
-    fn answers(&self, carried: &Carried) -> Result<()> {
-        let Carried { receiver, sender, attack, .. } = carried;
+    fn answers(&self, carried: &CarriedConnection) -> Result<()> {
+        let CarriedConnection { receiver, sender, attack, .. } = carried;
         if *attack == Attack::Everywhere {
             let mut carried_bytes = 0;
             return copy(sender, receiver, |bytes| {
@@ -283,7 +283,7 @@ impl StrangerState {
     }
 
     /// Keeps the answers of a connection, as long as they are whole pieces.
-    fn listen(&self, carried: &Carried, first: WireFrame) -> Result<()> {
+    fn listen(&self, carried: &CarriedConnection, first: WireFrame) -> Result<()> {
         let mut answers = vec![first];
         let ended = loop {
             match WireFrame::read(&carried.sender) {
@@ -310,7 +310,7 @@ impl StrangerState {
     }
 
     /// Takes the answer to the stranger's own request out of the stream.
-    fn take_own(&self, carried: &Carried, first: WireFrame) -> Result<()> {
+    fn take_own(&self, carried: &CarriedConnection, first: WireFrame) -> Result<()> {
         let mut frame = first;
         loop {
             if frame.header[REQUEST_AT..][..4] == OWN_REQUEST.to_le_bytes() {
@@ -335,7 +335,7 @@ impl StrangerState {
     }
 }
 
-impl Carried {
+impl CarriedConnection {
     /// Ends both connections with the first direction that does.
     fn ended(&self, result: Result<()>) -> Result<()> {
         for end in [&self.receiver, &self.sender] {

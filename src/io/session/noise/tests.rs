@@ -331,17 +331,28 @@ fn the_key_of_an_earlier_transfer_opens_no_later_one() {
     }
 }
 
+/// A dialling side with a key pair, or with a site key.
+fn initiator_of(with_pairs: bool, master: &Arc<KeyPair>, node: &PairDoor) -> (Side, Vec<u8>) {
+    match with_pairs {
+        true => Side::master(master, node, 0),
+        false => Side::initiator(CONTROL, &key(1), b""),
+    }
+}
+
+/// Lengths of the messages of a handshake that nobody meddles with.
+fn lengths_of(node: &PairDoor, initiator: (Side, Vec<u8>)) -> Vec<usize> {
+    let mut lengths = Vec::new();
+    converse_at(node, initiator, |_, said| lengths.push(said.len()));
+    lengths
+}
+
 /// Every message ends at every byte: neither side comes up, panics, or says anything more.
 #[test]
 fn truncated_messages_are_waited_for_and_never_enough() {
     let (master, node) = acquainted();
     for with_pairs in [true, false] {
-        let initiator = || match with_pairs {
-            true => Side::master(&master, &node, 0),
-            false => Side::initiator(CONTROL, &key(1), b""),
-        };
-        let mut lengths = Vec::new();
-        converse_at(&node, initiator(), |_, said| lengths.push(said.len()));
+        let initiator = || initiator_of(with_pairs, &master, &node);
+        let lengths = lengths_of(&node, initiator());
         for (victim, &length) in lengths.iter().enumerate() {
             for kept in 0..length {
                 let cut = |turn: usize, said: &mut Vec<u8>| {
@@ -362,12 +373,8 @@ fn truncated_messages_are_waited_for_and_never_enough() {
 fn no_byte_can_be_changed_with_a_pair_or_a_site_key() {
     let (master, node) = acquainted();
     for with_pairs in [true, false] {
-        let initiator = || match with_pairs {
-            true => Side::master(&master, &node, 0),
-            false => Side::initiator(CONTROL, &key(1), b""),
-        };
-        let mut lengths = Vec::new();
-        converse_at(&node, initiator(), |_, said| lengths.push(said.len()));
+        let initiator = || initiator_of(with_pairs, &master, &node);
+        let lengths = lengths_of(&node, initiator());
         assert_eq!(lengths.len(), 3);
         for (victim, &length) in lengths.iter().enumerate() {
             for at in 0..length {

@@ -58,7 +58,7 @@ impl CpuClaims {
     }
 
     /// Makes the shared file, if it is missing: a process that is confined later can make none.
-    /// Where it cannot be made, nobody knows of anybody else.
+    /// Processes that cannot make or open it choose CPUs alone.
     pub fn make(&self) {
         let _ = self.open();
     }

@@ -24,12 +24,12 @@ pub(crate) struct AllowList {
     any_node: Option<PublicKey>,
 }
 
-/// What is wrong with an allow file, and in which line, counted from 1.
+/// Fault in an allow file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct AllowFault {
-    /// The line.
+    /// Number of its line, from 1.
     pub(crate) line: usize,
-    /// What is wrong with it.
+    /// Message for people.
     pub(crate) what: String,
 }
 

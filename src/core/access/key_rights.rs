@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::core::spec::{RootName, RowRole};
 
-/// What the holder of one public key may do.
+/// Rights of the holder of one public key.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct KeyRights {
     /// Run transfers here.

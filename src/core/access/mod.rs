@@ -1,4 +1,4 @@
-//! Who may do what: public keys, and the allow file that gives them rights.
+//! Public keys, and the allow file that gives them rights.
 //!
 //! - `public_key`: the name by which a peer with a key pair is known
 //! - `allow_list`: the lines of an allow file

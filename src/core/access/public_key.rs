@@ -35,7 +35,7 @@ impl FromStr for PublicKey {
     /// Parses `x25519:` and 64 hex digits.
     ///
     /// # Errors
-    /// What is wrong, as text. A text that may be a secret is not repeated.
+    /// Message for people. A text that may be a secret is not repeated in it.
     fn from_str(text: &str) -> Result<PublicKey, String> {
         let wanted = "a public key is x25519: and 64 hex digits";
         let Some(digits) = text.strip_prefix(PREFIX) else {

@@ -60,7 +60,7 @@ pub(crate) struct NodeMachine {
     /// Sessions of masters, and the attempt of each once it has said so.
     sessions: MasterSessions,
     attempts: BTreeMap<TransferIx, Attempt>,
-    /// What each of them makes the node hold.
+    /// Load of each of them.
     weights: BTreeMap<TransferIx, TransferWeight>,
     /// Attempts that begin when the ones before them have ended.
     waiting: Vec<(SessionIx, Prepare, TransferWeight)>,

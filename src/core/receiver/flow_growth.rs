@@ -100,8 +100,8 @@ struct PairGrowth {
 enum GrowthStage {
     /// Nothing was lost yet.
     Starts,
-    /// What was lost first is sent again: the first flow may have overflowed a queue once, before
-    /// it knew its path.
+    /// Recovery: what was lost first is sent again. The first flow may have overflowed a queue
+    /// once, before it knew its path.
     Recovers { until: Moment },
     /// A loss makes it grow.
     Watches,
@@ -109,13 +109,13 @@ enum GrowthStage {
     Opens { kept: u32 },
     /// They find their rate until the moment; before, the others brought so much.
     Settles { until: Moment, kept: u32, bytes_per_second: f64 },
-    /// What all bring is measured.
+    /// The rate of all is measured.
     Judges { kept: u32, bytes_per_second: f64 },
     /// Further flows brought nothing.
     Rests { until: Moment },
 }
 
-/// What the flows of a pair brought since a moment.
+/// Deliveries of the flows of a pair since a moment.
 #[derive(Clone, Copy)]
 struct PathWindow {
     since: Moment,

@@ -130,7 +130,7 @@ struct AllowFile {
     looked: Option<Instant>,
 }
 
-/// What changes when a file is replaced or written.
+/// Stamp of a file: it differs once the file is replaced or written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct FileStamp {
     inode: (u64, u64),

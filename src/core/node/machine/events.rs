@@ -12,7 +12,7 @@ use crate::core::wire::control::{Prepare, Start, ToMaster, ToNode};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub(crate) struct SessionIx(pub(crate) u64);
 
-/// Where a master's session comes from: equal for sessions of one address.
+/// Origin of a master's session: equal for sessions of one address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(crate) struct MasterOrigin(pub(crate) u64);
 

@@ -5,6 +5,8 @@
 use clap::error::ErrorKind;
 
 use crate::app::cli::args::*;
+use crate::core::options::{CheckKind, DataPath};
+use crate::core::units::BitRate;
 
 fn typed(line: &str) -> Result<CliCommand, clap::Error> {
     Args::try_parse_from(["cep-fast"].into_iter().chain(line.split_whitespace()))

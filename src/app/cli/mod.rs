@@ -15,6 +15,7 @@ mod commands;
 mod key_args;
 mod root_arg;
 mod signals;
+mod transfer_args;
 mod values;
 
 pub use args::{Args, CliCommand};

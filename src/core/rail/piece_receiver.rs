@@ -59,6 +59,10 @@ pub(crate) enum SenderAnswer {
     Refuse { request: u32, span: Span, code: Code },
 }
 
+/// What one event brings at most without incident: all requests of a flow, whose credit may rise to
+/// its cap at once, and a close. A rail at work allocates nothing.
+const ACTIONS: usize = REQUESTS_MAX as usize + 2;
+
 /// Output of a [`PieceReceiver`].
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum ReceiverAction {
@@ -128,8 +132,8 @@ impl PieceReceiver {
             silence,
             flows: BTreeMap::new(),
             requests: 0,
-            actions: VecDeque::new(),
-            for_owner: VecDeque::new(),
+            actions: VecDeque::with_capacity(ACTIONS),
+            for_owner: VecDeque::with_capacity(ACTIONS),
         }
     }
 
@@ -528,6 +532,24 @@ mod tests {
         assert!((40..80).contains(&rooms), "{rooms}");
         let leased = piece_receiver.flows[&FLOW].leased.len();
         assert!(leased <= 40, "{leased}");
+    }
+
+    /// The queue of actions grew when the measured rate first raised a flow's credit, in the middle
+    /// of a transfer.
+    #[test]
+    fn credit_that_rises_to_its_cap_at_once_needs_no_larger_queue() {
+        let mut piece_receiver = piece_receiver();
+        let queues = |it: &PieceReceiver| (it.actions.capacity(), it.for_owner.capacity());
+        let at_first = queues(&piece_receiver);
+        let pieces = (0..u64::from(2 * REQUESTS_MAX)).map(piece).collect();
+        piece_receiver.handle(Moment(1), ReceiverEvent::Lease { flow: FLOW, pieces });
+        let (request, first) = requests(&mut piece_receiver)[0];
+        let answer = SenderAnswer::Data { request, span: first.span, check: Check::None };
+        piece_receiver.handle(Moment(2), ReceiverEvent::Answer { flow: FLOW, answer });
+        let received = ReceiverEvent::Received { flow: FLOW, piece: first, intact: true };
+        piece_receiver.handle(Moment(3), received);
+        assert!(requests(&mut piece_receiver).len() > REQUESTS_MAX as usize / 2);
+        assert_eq!(queues(&piece_receiver), at_first);
     }
 
     /// One copy was split because it had changed, and the other one was taken for a part of it.

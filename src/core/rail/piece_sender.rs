@@ -118,7 +118,7 @@ impl PieceSender {
             rivals: 0,
             rivals_mean: CONTENTION_THRESHOLD,
             pause: 0,
-            actions: VecDeque::new(),
+            actions: VecDeque::with_capacity(2 * FLOW_SLOTS_MAX as usize),
         }
     }
 

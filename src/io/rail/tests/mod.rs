@@ -255,18 +255,7 @@ fn who_reads_no_answers_is_cut_off_when_too_many_wait() {
         transfer_files: offering,
         silence: STEP,
     });
-    let (mut dialled, accepted) = connection();
-    let clear = WireAgreement { level: WireLevel::Clear, cipher: Cipher::Aes256Gcm };
-    let [seal, _] = FlowSeal::pair(clear);
-    let direction = FlowDirection::Send { weight: 1, in_clear: true, is_further: false };
-    rail.tell(RailCommand::FlowUp {
-        transfer: TRANSFER,
-        flow: FLOW,
-        socket: accepted,
-        seal,
-        direction,
-    });
-    dialled.set_write_timeout(Some(STEP)).unwrap();
+    let mut dialled = sending_flow(&rail, TRANSFER, FLOW);
     // Far more than the buffers of both sockets hold. They lie behind all that the transfer's files
     // offers.
     let ended = (0..2_000_000_u32).find_map(|request| {
@@ -277,6 +266,71 @@ fn who_reads_no_answers_is_cut_off_when_too_many_wait() {
     });
     let ended = ended.expect("the rail closes the flow").kind();
     assert!(matches!(ended, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{ended:?}");
+}
+
+/// The rail's end of a flow over which it sends, and the receiver's socket, which waits for nothing
+/// for longer than a step.
+fn sending_flow(rail: &RailHandle, transfer: TransferIx, flow: FlowIx) -> TcpStream {
+    let (dialled, accepted) = connection();
+    let clear = WireAgreement { level: WireLevel::Clear, cipher: Cipher::Aes256Gcm };
+    let [seal, _] = FlowSeal::pair(clear);
+    let direction = FlowDirection::Send { weight: 1, in_clear: true, is_further: false };
+    rail.tell(RailCommand::FlowUp { transfer, flow, socket: accepted, seal, direction });
+    dialled.set_write_timeout(Some(STEP)).unwrap();
+    dialled.set_read_timeout(Some(STEP)).unwrap();
+    dialled
+}
+
+/// Requests a block and reads it. The receiver's end of the work, as plain as can be.
+fn fetch(socket: &mut TcpStream, request: u32, at: u64, block: &mut [u8]) -> std::io::Result<()> {
+    let asked = Frame::new(FrameKind::Request { stolen: false }, request, Span::of(at, MIB));
+    let mut header = [0; FRAME_BYTES];
+    asked.encode(&mut header);
+    socket.write_all(&header)?;
+    socket.read_exact(&mut header)?;
+    let answer = Frame::decode(&header).unwrap();
+    assert_eq!((answer.request, answer.span()), (request, asked.span()));
+    socket.read_exact(block)
+}
+
+/// A receiver that requests one block for ever, and many that request blocks and never read them,
+/// hold the slots that their transfer may have: who fetches in another one gets every block.
+#[test]
+fn who_requests_one_block_for_ever_and_who_never_reads_keep_no_other_transfer_waiting() {
+    const HOSTILE: TransferIx = TransferIx(2);
+    let folder = tempfile::tempdir().unwrap();
+    let (rail, _events) =
+        rail(RailSize { slots: 16, receives: false, sends: true, block_bytes: MIB });
+    let (transfer_files, _) = files_of_both_ends(folder.path(), None, 64 * MIB);
+    for transfer in [TRANSFER, HOSTILE] {
+        let transfer_files = Arc::clone(&transfer_files);
+        rail.tell(RailCommand::Join { transfer, rail: 0, transfer_files, silence: STEP });
+    }
+    let mut fetching = sending_flow(&rail, TRANSFER, FLOW);
+    let mut insisting = sending_flow(&rail, HOSTILE, FlowIx(2));
+    let mut silent: Vec<TcpStream> =
+        (10..40).map(|flow| sending_flow(&rail, HOSTILE, FlowIx(flow))).collect();
+    for socket in &mut silent {
+        for request in 0..16 {
+            let kind = FrameKind::Request { stolen: false };
+            let mut header = [0; FRAME_BYTES];
+            Frame::new(kind, request, Span::of(0, MIB)).encode(&mut header);
+            socket.write_all(&header).unwrap();
+        }
+    }
+    let closes = insisting.try_clone().unwrap();
+    let insists = std::thread::spawn(move || {
+        let mut block = vec![0; MIB as usize];
+        (0..).take_while(|request| fetch(&mut insisting, *request, 0, &mut block).is_ok()).count();
+    });
+    let (mut block, mut expected) = (vec![0; MIB as usize], vec![0; MIB as usize]);
+    for at in 0..64 {
+        fetch(&mut fetching, at, u64::from(at) * MIB, &mut block).unwrap();
+        crate::io::store::pattern::fill(5, u64::from(at) * MIB, &mut expected);
+        assert!(block == expected, "block {at}");
+    }
+    closes.shutdown(std::net::Shutdown::Both).unwrap();
+    insists.join().unwrap();
 }
 
 /// A receiver sent two headers of data where it should have requested: the rail that sent to it

@@ -60,6 +60,19 @@ impl<'a> LabCluster<'a> {
         LabCluster::lay_out(lab, tools, nodes, rates_mbit.to_vec(), &["--rates", &mbit(rates_mbit)])
     }
 
+    /// Like [`LabCluster::up`], without daemons: something else starts the nodes' processes.
+    pub(crate) fn without_daemons(
+        lab: &'a WorkDir,
+        tools: &'a LabTools,
+        nodes: u32,
+        rates_mbit: &[u32],
+    ) -> Result<LabCluster<'a>> {
+        let (count, rates) = (nodes.to_string(), mbit(rates_mbit));
+        let network = tools.netlab.up(NAME_PREFIX, &["--nodes", &count, "--rates", &rates])?;
+        let rates_mbit = rates_mbit.to_vec();
+        Ok(LabCluster { lab, tools, relay: None, network, nodes, rates_mbit, daemons: Vec::new() })
+    }
+
     /// Creates a node for each of these rates, with one NIC of that rate.
     pub(crate) fn of_nodes(
         lab: &'a WorkDir,

@@ -17,12 +17,14 @@ mod loopback;
 mod master;
 mod options;
 mod plans;
+mod private_ssh;
 mod process;
 mod raw;
 mod report;
 mod scenario;
 mod series;
 mod soak;
+mod ssh;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -66,6 +68,9 @@ enum BenchCommand {
     /// Thousands of small transfers against the same daemons, whose memory, descriptors and threads
     /// must stay level.
     Soak(soak::SoakOptions),
+    /// Copies whose nodes are started over ssh: how soon they begin, on how many hosts, how fast
+    /// they are beside scp, rsync and rcp, and what is left where something is killed.
+    Ssh(ssh::SshOptions),
     /// A transfer beside another one whose destination is on a frozen file system. Needs root.
     Frozen(frozen::FrozenOptions),
     /// One end of the raw limit.
@@ -122,6 +127,7 @@ fn main() -> Result<()> {
         BenchCommand::Figures(options) => figures::run(&options),
         BenchCommand::Kills(options) => kills::run(&options),
         BenchCommand::Soak(options) => soak::run(&options),
+        BenchCommand::Ssh(options) => ssh::run(&options),
         BenchCommand::Frozen(options) => frozen::run(&options),
         BenchCommand::RawEnd(end) => end.run(),
     }

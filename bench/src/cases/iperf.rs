@@ -51,7 +51,7 @@ impl IperfPair {
 }
 
 /// Returns the Gbit/s of each NIC while all are busy, each with its own iperf3.
-pub(super) fn together(cluster: &LabCluster, seconds: f64) -> Result<Vec<f64>> {
+pub(crate) fn together(cluster: &LabCluster, seconds: f64) -> Result<Vec<f64>> {
     let nics = 0..cluster.rates_mbit().len();
     let pairs = nics.map(|nic| IperfPair::start(cluster, nic, IperfLoad::Seconds(seconds)));
     let pairs: Vec<IperfPair> = pairs.collect::<Result<_>>()?;

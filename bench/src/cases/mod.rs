@@ -9,7 +9,7 @@ mod copies;
 mod fanin;
 mod faults;
 mod fixture;
-mod iperf;
+pub(crate) mod iperf;
 mod journal;
 mod options;
 mod paths;

@@ -7,7 +7,6 @@ mod contender;
 pub(crate) mod gridftp;
 mod iperf;
 mod ours;
-mod private_ssh;
 mod rclone;
 mod rcp;
 mod ssh_copy;

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use super::contender::{Contender, RunTiming, missing_program};
-use super::private_ssh::PrivateSsh;
 use crate::lab::WorkDir;
+use crate::private_ssh::PrivateSsh;
 use crate::process;
 use crate::scenario::{BenchScenario, WorkItem};
 

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result};
 
 use super::contender::{Contender, RunTiming, missing_program, program};
-use super::private_ssh::PrivateSsh;
 use crate::lab::WorkDir;
+use crate::private_ssh::PrivateSsh;
 use crate::process;
 use crate::scenario::{BenchScenario, WorkItem};
 

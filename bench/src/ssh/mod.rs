@@ -1,0 +1,48 @@
+//! Copies whose nodes are started over ssh, beside what people use for that.
+
+mod begin;
+mod kills;
+mod login;
+mod options;
+mod stripes;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::cases::book::BenchResults;
+use crate::lab::WorkDir;
+use crate::report::BenchMachine;
+use crate::scenario::BenchScenario;
+use options::SshCase;
+pub(crate) use options::SshOptions;
+
+const ALL: [SshCase; 4] = [SshCase::Begin, SshCase::Hosts, SshCase::Stripes, SshCase::Kills];
+
+#[allow(clippy::print_stdout, reason = "results go to standard output")]
+pub(crate) fn run(options: &SshOptions) -> Result<()> {
+    let tools = options.labs.tools()?;
+    let machine = BenchMachine::look()?;
+    let lab = WorkDir::new(&options.dir, options.bytes, Duration::from_secs(options.deadline))?;
+    let mut book = BenchResults::new(machine);
+    let chosen =
+        ALL.into_iter().filter(|case| options.cases.is_empty() || options.cases.contains(case));
+    for case in chosen {
+        book.open(case, BenchScenario::FileToFile);
+        let played = match case {
+            SshCase::Begin => begin::one_host(options, &lab, &tools, &mut book),
+            SshCase::Hosts => begin::many_hosts(options, &lab, &tools, &mut book),
+            SshCase::Stripes => stripes::run(options, &lab, &tools, &mut book),
+            SshCase::Kills => kills::run(options, &lab, &tools, &mut book),
+        };
+        if let Err(error) = played {
+            book.failed("the case", &error);
+        }
+    }
+    println!("{}", book.table());
+    options.labs.common.keep(&book)?;
+    // The working folder is removed before this process ends.
+    drop(lab);
+    options.labs.common.judge(book.misses());
+    Ok(())
+}

@@ -27,6 +27,7 @@ use crate::io::clock::Clock;
 use crate::io::launch;
 use crate::io::launch::{LaunchConfig, LaunchedNodes};
 use crate::io::master::file_limit;
+use crate::io::master::local_socket::LocalSocket;
 use crate::io::master::run;
 use crate::io::master::run::{MasterSetup, MasterShared};
 use crate::io::session::{DialKey, Key, SiteAccess};
@@ -56,6 +57,9 @@ pub struct Settings {
     /// The file with the public keys of the nodes, and of those who may ask this master; for a
     /// master with a private key.
     pub allow_file: Option<PathBuf>,
+    /// Open a socket by which `cep-fast status` and `cancel` of the same user on this machine find
+    /// the transfer without an address.
+    pub findable: bool,
     /// Options of the transfer itself.
     pub options: TransferOptions,
 }
@@ -68,6 +72,7 @@ impl Default for Settings {
             root: "/".into(),
             key_file: None,
             allow_file: None,
+            findable: false,
             options: TransferOptions::default(),
         }
     }
@@ -129,6 +134,12 @@ impl TransferHandle {
     /// has not started yet ends as soon as it starts.
     pub fn cancel(&self) {
         self.shared.cancel();
+    }
+
+    /// Returns true if somebody has asked for the end: by [`TransferHandle::cancel`], or as a
+    /// client of the master. The transfer may have completed nevertheless.
+    pub(crate) fn was_cancelled(&self) -> bool {
+        self.shared.was_cancelled.load(Ordering::Acquire)
     }
 }
 
@@ -193,12 +204,13 @@ impl Transfer {
             self.settings.allow_file.as_deref(),
         )?;
         let visitors = self.listen(&access)?;
+        let identity = self.identity()?;
+        let local = self.open_local(&identity);
         let ReachedNodes { nodes, keys, launched } = self.reach(&roster, &access)?;
-        let terms =
-            AttemptConfig::new(&self.spec, &roster, self.identity()?, self.settings.options);
+        let terms = AttemptConfig::new(&self.spec, &roster, identity, self.settings.options);
         let clock = Clock::start();
         let coordinator = Coordinator::new(clock.now(), roster, terms);
-        let setup = MasterSetup { nodes, keys, visitors, shared: Arc::clone(&self.shared) };
+        let setup = MasterSetup { nodes, keys, visitors, local, shared: Arc::clone(&self.shared) };
         let stopped_before = clock::stopped();
         let coordinator = run::conduct(clock, coordinator, setup, show)?;
         let stopped = clock::stopped().saturating_sub(stopped_before);
@@ -300,6 +312,19 @@ impl Transfer {
             let _ = self.shared.address.set(address);
         }
         Ok(Some((listener, access.clone())))
+    }
+
+    /// Opens the socket by which this user's commands find the transfer. Where that cannot be, the
+    /// transfer runs without it.
+    fn open_local(&self, identity: &TransferIdentity) -> Option<LocalSocket> {
+        if !self.settings.findable {
+            return None;
+        }
+        LocalSocket::open(&identity.attempt)
+            .inspect_err(|why| {
+                tracing::info!("status and cancel find this transfer only by an address: {why}");
+            })
+            .ok()
     }
 
     fn identity(&self) -> Result<TransferIdentity> {

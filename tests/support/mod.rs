@@ -26,6 +26,8 @@ pub(crate) const JOURNAL_HEADER_BYTES: u64 = 112;
 pub(crate) const JOURNAL_RECORD_BYTES: u64 = 64;
 /// State directory of programs under test, instead of the user's own.
 pub(crate) const STATE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/state");
+/// Runtime directory of programs under test, instead of the user's own.
+const RUNTIME: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/runtime");
 /// Far longer than any command here takes.
 const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -42,7 +44,9 @@ pub(crate) fn folder_in_memory() -> tempfile::TempDir {
 /// Returns a command of the program.
 pub(crate) fn cep_fast(args: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
-    command.args(args).env("XDG_STATE_HOME", STATE);
+    // If it cannot be made, a transfer does without it.
+    let _ = fs::create_dir_all(RUNTIME);
+    command.args(args).env("XDG_STATE_HOME", STATE).env("XDG_RUNTIME_DIR", RUNTIME);
     command
 }
 

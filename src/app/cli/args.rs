@@ -123,9 +123,9 @@ pub enum CliCommand {
     Doctor(DoctorArgs),
     /// Run the node daemon: serve and receive below a directory, for holders of the key
     Node(NodeArgs),
-    /// Print the progress of a running master
+    /// Print the progress of a running master; without an address, of all your transfers here
     Status(StatusArgs),
-    /// Stop a running master
+    /// Stop a running master; without an address, your transfer on this machine
     Cancel(CancelArgs),
     /// Write a new key to a file that only you can read
     Keygen(KeygenArgs),
@@ -321,7 +321,7 @@ pub struct StatusArgs {
     #[command(flatten)]
     /// Master to ask.
     pub master: MasterArgs,
-    /// Print one JSON object on one line
+    /// Print one JSON object on one line; without an address, one line for each transfer
     #[arg(long)]
     pub json: bool,
 }
@@ -332,15 +332,21 @@ pub struct CancelArgs {
     #[command(flatten)]
     /// Master to stop.
     pub master: MasterArgs,
+    /// Of your transfers on this machine, stop the one with this id, or of this process
+    #[arg(long, value_name = "ID|PID", conflicts_with = "address")]
+    pub transfer: Option<String>,
+    /// Stop all your transfers on this machine
+    #[arg(long, conflicts_with_all = ["address", "transfer"])]
+    pub all: bool,
 }
 
 /// Address and key of a running master.
 #[derive(Clone, Debug, clap::Args)]
 pub struct MasterArgs {
     /// host:port of the master: its row in the specification, or the address that run printed for
-    /// port 0
+    /// port 0 [default: your transfers on this machine]
     #[arg(value_name = "HOST:PORT", value_parser = expect::<NodeAddress>)]
-    pub address: NodeAddress,
+    pub address: Option<NodeAddress>,
     #[command(flatten)]
     /// Keys of this process and of the master.
     pub keys: KeyArgs,

@@ -2,15 +2,15 @@
 //!
 //! Snapshots and the time are arguments; drawing never delays the transfer.
 
-use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::ProgressMode;
+use crate::core::master::recent_rate::RecentRate;
 use crate::core::options::WireLevel;
-use crate::core::units::{BitRate, human_bytes};
+use crate::core::units::{BitRate, Moment, human_bytes};
 
 /// Progress of a transfer.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -50,6 +50,7 @@ pub struct NodeProgress {
 /// [`ProgressDisplay::finish`] before the result.
 pub struct ProgressDisplay {
     view: ProgressView,
+    began: Option<Instant>,
     recent: RecentRate,
 }
 
@@ -73,12 +74,13 @@ impl ProgressDisplay {
             }
             ProgressMode::Auto => ProgressView::Lines(ProgressLines::new(Box::new(io::stderr()))),
         };
-        ProgressDisplay { view, recent: RecentRate::default() }
+        ProgressDisplay { view, began: None, recent: RecentRate::default() }
     }
 
     /// Draws the snapshot if it is due.
     pub fn show(&mut self, now: Instant, snapshot: &ProgressSnapshot) {
-        self.recent.add(now, snapshot.bytes_done);
+        let elapsed = now.saturating_duration_since(*self.began.get_or_insert(now));
+        self.recent.add(Moment(0) + elapsed, snapshot.bytes_done);
         let rate = self.recent.bytes_per_second();
         match &mut self.view {
             ProgressView::Silent => {}
@@ -155,40 +157,6 @@ impl<W: Write> ProgressLines<W> {
     }
 }
 
-/// `bytes_done` of the last few seconds, from which the rate is computed.
-#[derive(Default)]
-struct RecentRate {
-    points: VecDeque<(Instant, u64)>,
-}
-
-impl RecentRate {
-    fn add(&mut self, now: Instant, bytes_done: u64) {
-        // Points closer together are redundant, and their number would be unlimited.
-        let crowded = self.points.len() >= 2
-            && self
-                .points
-                .iter()
-                .rev()
-                .nth(1)
-                .is_some_and(|&(at, _)| now.saturating_duration_since(at) < POINT_INTERVAL);
-        if crowded {
-            self.points.pop_back();
-        }
-        self.points.push_back((now, bytes_done));
-        while self.points.len() > 2 && now.saturating_duration_since(self.points[0].0) > RATE_WINDOW
-        {
-            self.points.pop_front();
-        }
-    }
-
-    /// Returns the rate, or `None` until time has passed.
-    fn bytes_per_second(&self) -> Option<f64> {
-        let (&(start, from), &(end, to)) = (self.points.front()?, self.points.back()?);
-        let seconds = end.saturating_duration_since(start).as_secs_f64();
-        (seconds > 0.0).then(|| to.saturating_sub(from) as f64 / seconds)
-    }
-}
-
 fn plain_line(snapshot: &ProgressSnapshot, rate: Option<f64>) -> String {
     let percent = match snapshot.counted() {
         (_, 0) => 100.0,
@@ -240,12 +208,6 @@ fn node_lines(nodes: &[NodeProgress]) -> Vec<String> {
 
 /// Interval of lines: short enough to see a stall, long enough for a log.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Window of the rate: long enough to even out bursts, short enough to follow a change.
-const RATE_WINDOW: Duration = Duration::from_secs(10);
-
-/// Smallest interval of points; together with the window it limits their number.
-const POINT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Ten days: for a longer time, the rate is no basis for a forecast.
 const LEFT_SECONDS_MAX: f64 = 864_000.0;

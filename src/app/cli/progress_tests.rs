@@ -72,21 +72,6 @@ fn lines_come_at_intervals_whatever_the_news() {
 }
 
 #[test]
-fn the_rate_is_that_of_the_last_seconds_and_its_memory_is_bounded() {
-    let start = Instant::now();
-    let mut recent = RecentRate::default();
-    recent.add(start, 1_000_000);
-    assert_eq!(recent.bytes_per_second(), None, "bytes resumed at the start are no rate");
-    for ms in 1..=60_000u64 {
-        let bytes_per_ms = if ms <= 30_000 { 1 } else { 1000 };
-        recent.add(start + Duration::from_millis(ms), 1_000_000 + ms * bytes_per_ms);
-    }
-    let rate = recent.bytes_per_second().unwrap();
-    assert!((rate - 1_000_000.0).abs() < 1.0, "{rate}");
-    assert!(recent.points.len() < 300, "{}", recent.points.len());
-}
-
-#[test]
 fn bars_follow_the_snapshots() {
     let mut bars = ProgressBars::new(ProgressDrawTarget::hidden());
     bars.draw(&snapshot(GIB, 2), None);

@@ -18,6 +18,7 @@ mod peer_table;
 mod phase;
 mod plan_context;
 mod planning;
+pub(crate) mod recent_rate;
 mod replicas;
 mod resume;
 pub(crate) mod roster;

@@ -15,6 +15,20 @@ pub(crate) enum TransferPhase {
     Done,
 }
 
+impl TransferPhase {
+    /// Returns its name for `status` and events.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            TransferPhase::Meeting => "meeting",
+            TransferPhase::Preparing => "preparing",
+            TransferPhase::Moving => "moving",
+            TransferPhase::Committing => "committing",
+            TransferPhase::Finishing => "finishing",
+            TransferPhase::Done => "done",
+        }
+    }
+}
+
 /// Time that a master has spent in each phase, in which it waited for nodes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PhaseTimes {

@@ -1,11 +1,17 @@
 //! Event loop of the master ([`run`]): connections to all nodes, and clients that ask for its
-//! status ([`pending_connections`], `client_door`). It is not on the data path, and a node needs
-//! nothing from it between two plans.
+//! status ([`pending_connections`], `client_door`), also those of its user on this machine
+//! (`local_visitors`, `local_socket`, `private_directory`; their side is [`local_client`]). It is
+//! not on the data path, and a node needs nothing from it between two plans.
 
 mod client_door;
 mod dialing;
 pub(crate) mod file_limit;
+pub(crate) mod local_client;
+mod local_frames;
+pub(crate) mod local_socket;
+mod local_visitors;
 mod pending_connections;
+mod private_directory;
 pub(crate) mod run;
 
 /// Returns the memory of a node without a session, and the part of it that is its connection.

@@ -13,10 +13,13 @@ use zeroize::Zeroizing;
 use super::client_door::ClientDoor;
 use super::dialing::{NodeDialing, PLACES};
 use super::file_limit;
+use super::local_socket::LocalSocket;
+use super::local_visitors::{FIRST_LOCAL, LocalVisitors};
 use super::pending_connections::PendingConnections;
 use crate::core::error::{Code, Error, Result};
 use crate::core::master::coordinator::Coordinator;
 use crate::core::master::machine::{MasterAction, MasterEvent, MasterMachine};
+use crate::core::master::recent_rate::RecentRate;
 use crate::core::master::status::status;
 use crate::core::units::{Moment, NodeIx};
 use crate::core::wire::control;
@@ -40,6 +43,8 @@ pub(crate) struct MasterShared {
     /// Bytes that receivers have landed.
     pub(crate) landed_bytes: AtomicU64,
     pub(crate) cancelled: AtomicBool,
+    /// Set with `cancelled`, and never reset.
+    pub(crate) was_cancelled: AtomicBool,
     /// Address for `status` and `cancel`.
     pub(crate) address: OnceLock<SocketAddr>,
     pub(crate) waker: std::sync::Mutex<Option<Arc<Waker>>>,
@@ -48,12 +53,18 @@ pub(crate) struct MasterShared {
 impl MasterShared {
     /// Asks the master to end the transfer.
     pub(crate) fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Release);
+        self.ask_to_end();
         let waker = self.waker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(waker) = waker.as_ref() {
             // Only a loop that has ended cannot be woken, and it need not be.
             let _ = waker.wake();
         }
+    }
+
+    /// Has the master end the transfer at the next turn of its loop.
+    fn ask_to_end(&self) {
+        self.was_cancelled.store(true, Ordering::Release);
+        self.cancelled.store(true, Ordering::Release);
     }
 }
 
@@ -65,6 +76,8 @@ pub(crate) struct MasterSetup {
     pub(crate) keys: Vec<Option<DialKey>>,
     /// Listener for `status` and `cancel`, and who may ask.
     pub(crate) visitors: Option<(StdListener, SiteAccess)>,
+    /// Socket for those of the same user on this machine, without an address.
+    pub(crate) local: Option<LocalSocket>,
     pub(crate) shared: Arc<MasterShared>,
 }
 
@@ -79,7 +92,9 @@ struct MasterLoop<'a> {
     /// The key that each node is dialled with.
     keys: Vec<Option<DialKey>>,
     visitors: PendingConnections,
+    local: LocalVisitors,
     shared: Arc<MasterShared>,
+    rate: RecentRate,
     show: &'a mut dyn FnMut(&Coordinator),
     shown: Instant,
 }
@@ -113,6 +128,7 @@ pub(crate) fn conduct(
     };
     let next_visitor = FIRST_NODE + PLACES * setup.nodes.len();
     let nodes = setup.nodes.iter().map(|_| NodeConnection::default()).collect();
+    let local = LocalVisitors::new(setup.local, poll.registry()).map_err(failed)?;
     let mut the_loop = MasterLoop {
         machine: MasterMachine::new(clock.now(), coordinator, setup.nodes),
         clock,
@@ -121,7 +137,9 @@ pub(crate) fn conduct(
         dialled: BTreeSet::new(),
         keys: setup.keys,
         visitors: PendingConnections::new(listener, next_visitor),
+        local,
         shared: setup.shared,
+        rate: RecentRate::default(),
         show,
         shown: awake(),
     };
@@ -156,13 +174,18 @@ impl MasterLoop<'_> {
                         self.node_ready(at % nodes, at / nodes);
                     }
                     token => {
-                        let answer = |query| answer(&self.machine, &self.shared, query);
-                        self.visitors.ready(token, &answer);
+                        let answer = |query| answer(&self.machine, &self.shared, &self.rate, query);
+                        if token < Token(FIRST_LOCAL) {
+                            self.visitors.ready(token, &answer);
+                        } else {
+                            self.local.ready(now, token, &answer);
+                        }
                     }
                 }
             }
-            let answer = |query| answer(&self.machine, &self.shared, query);
+            let answer = |query| answer(&self.machine, &self.shared, &self.rate, query);
             self.visitors.accept(self.poll.registry(), now, &answer);
+            self.local.tick(self.poll.registry(), now, &answer);
             self.tick();
             if self.machine.is_closing() && !std::mem::replace(&mut is_closing, true) {
                 self.visitors.close_all();
@@ -174,8 +197,10 @@ impl MasterLoop<'_> {
     fn timeout(&self) -> Duration {
         let now = awake();
         let dialled = self.dialled.iter().filter_map(|&index| self.nodes[index].due());
-        let sessions =
-            dialled.chain(self.visitors.due()).map(|due| due.saturating_duration_since(now));
+        let sessions = dialled
+            .chain(self.visitors.due())
+            .chain(self.local.due())
+            .map(|due| due.saturating_duration_since(now));
         let machine = self.machine.poll_timeout().map(|due| due.since(self.clock.now()));
         let show = (self.shown + SHOW_EVERY).saturating_duration_since(now);
         sessions.chain(machine).min().unwrap_or(show).min(show)
@@ -204,6 +229,7 @@ impl MasterLoop<'_> {
         self.shared.landed_bytes.store(coordinator.landed_bytes(), Ordering::Relaxed);
         if now >= self.shown + SHOW_EVERY {
             self.shown = now;
+            self.rate.add(moment, coordinator.landed_bytes());
             (self.show)(self.machine.coordinator());
         }
     }
@@ -397,11 +423,16 @@ impl NodeConnection {
 }
 
 /// Answers a client with the status of the transfer. A cancellation ends it at the next turn.
-fn answer(machine: &MasterMachine, shared: &MasterShared, query: MasterQuery) -> String {
+fn answer(
+    machine: &MasterMachine,
+    shared: &MasterShared,
+    rate: &RecentRate,
+    query: MasterQuery,
+) -> String {
     if query == MasterQuery::Cancel {
-        shared.cancelled.store(true, Ordering::Release);
+        shared.ask_to_end();
     }
-    status(machine.coordinator())
+    status(machine.coordinator(), rate.bytes_per_second())
 }
 
 fn node_ix(index: usize) -> NodeIx {

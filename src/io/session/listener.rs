@@ -6,19 +6,54 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, TcpStream};
+use mio::event::Source;
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use nix::sys::socket::{Backlog, listen};
 
 use super::descriptors::SpareDescriptor;
 use super::socket::set_nonblocking;
 
+/// A kind of listening socket: of the network, or of this machine.
+pub(crate) trait ListeningSocket: Source {
+    /// A connection that it accepts.
+    type Stream;
+    /// What is known of the peer.
+    type Peer;
+
+    /// Accepts a connection, if one is waiting.
+    ///
+    /// # Errors
+    /// Those of accept(2).
+    fn accept_one(&self) -> io::Result<(Self::Stream, Self::Peer)>;
+}
+
+impl ListeningSocket for TcpListener {
+    type Stream = TcpStream;
+    type Peer = SocketAddr;
+
+    fn accept_one(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        self.accept()
+    }
+}
+
+impl ListeningSocket for UnixListener {
+    type Stream = UnixStream;
+    type Peer = ();
+
+    fn accept_one(&self) -> io::Result<(UnixStream, ())> {
+        self.accept().map(|(stream, _)| (stream, ()))
+    }
+}
+
 /// A listening socket, with the moment of the next accept.
 #[derive(Debug)]
-pub(crate) struct Listener {
-    socket: TcpListener,
+pub(crate) struct Listener<S = TcpListener> {
+    socket: S,
     /// Moment at which connections may be waiting or a failed attempt is repeated; `None` once the
     /// queue was empty.
     due: Option<Instant>,
@@ -26,9 +61,9 @@ pub(crate) struct Listener {
 
 /// Outcome of one attempt to accept a connection.
 #[derive(Debug)]
-pub(crate) enum AcceptOutcome {
-    /// A connection, with the peer's address.
-    Stream(TcpStream, SocketAddr),
+pub(crate) enum AcceptOutcome<Stream = TcpStream, Peer = SocketAddr> {
+    /// A connection, with the peer's address if it has one.
+    Stream(Stream, Peer),
     /// A connection that ended before it was accepted. Others may be waiting.
     Gone,
     /// This process, or the system, has no descriptor left. Close one, or use [`Listener::shed`].
@@ -44,16 +79,34 @@ impl Listener {
     /// # Errors
     /// Those of the system.
     pub(crate) fn new(socket: StdListener) -> io::Result<Listener> {
-        set_nonblocking(&socket, true)?;
-        // The standard library asks for a queue of 128; the kernel cuts this to net.core.somaxconn.
-        listen(&socket, Backlog::MAXCONN)?;
+        prepare(&socket)?;
         Ok(Listener { socket: TcpListener::from_std(socket), due: None })
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
+}
 
+impl Listener<UnixListener> {
+    /// Takes over a listening socket of this machine.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) fn local(socket: StdUnixListener) -> io::Result<Listener<UnixListener>> {
+        prepare(&socket)?;
+        Ok(Listener { socket: UnixListener::from_std(socket), due: None })
+    }
+}
+
+/// Makes a listening socket non-blocking, with the longest queue.
+fn prepare(socket: &impl AsFd) -> io::Result<()> {
+    set_nonblocking(socket, true)?;
+    // The standard library asks for a queue of 128; the kernel cuts this to net.core.somaxconn.
+    Ok(listen(socket, Backlog::MAXCONN)?)
+}
+
+impl<S: ListeningSocket> Listener<S> {
     /// Registers the listener for its events. Call [`Listener::wake`] on each event.
     ///
     /// # Errors
@@ -74,11 +127,15 @@ impl Listener {
 
     /// Accepts the next connection. Call it once [`Listener::due`] has come, a limited number of
     /// times in one turn.
-    pub(crate) fn accept(&mut self, now: Instant) -> AcceptOutcome {
+    pub(crate) fn accept(&mut self, now: Instant) -> AcceptOutcome<S::Stream, S::Peer> {
         let accepted = self.try_accept();
         match accepted {
             Ok((stream, from)) => AcceptOutcome::Stream(stream, from),
-            Err(error) => self.failed(now, &error),
+            Err(error) => match self.failed(now, &error) {
+                NoStream::Gone => AcceptOutcome::Gone,
+                NoStream::NoDescriptor => AcceptOutcome::NoDescriptor,
+                NoStream::Nobody => AcceptOutcome::Nobody,
+            },
         }
     }
 
@@ -87,34 +144,42 @@ impl Listener {
         let accepted = spare.lend(|| self.try_accept().map(drop));
         if let Err(error) = accepted {
             // Another thread has taken the descriptor; it will have closed one by the next attempt.
-            if matches!(self.failed(now, &error), AcceptOutcome::NoDescriptor) {
+            if matches!(self.failed(now, &error), NoStream::NoDescriptor) {
                 self.due = Some(now + AGAIN_AFTER);
             }
         }
     }
 
-    fn try_accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+    fn try_accept(&self) -> io::Result<(S::Stream, S::Peer)> {
         loop {
-            match self.socket.accept() {
+            match self.socket.accept_one() {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 accepted => return accepted,
             }
         }
     }
 
-    fn failed(&mut self, now: Instant, error: &io::Error) -> AcceptOutcome {
+    fn failed(&mut self, now: Instant, error: &io::Error) -> NoStream {
         let (accepted, due) = judged(error);
         self.due = due.map(|after| now + after);
         accepted
     }
 }
 
+/// Outcome of an attempt that gave no connection: the same as those of [`AcceptOutcome`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum NoStream {
+    Gone,
+    NoDescriptor,
+    Nobody,
+}
+
 /// Returns the outcome for an error of accept(2), and the pause until the next attempt, if no event
 /// will come.
-fn judged(error: &io::Error) -> (AcceptOutcome, Option<Duration>) {
+fn judged(error: &io::Error) -> (NoStream, Option<Duration>) {
     match error.raw_os_error() {
-        _ if error.kind() == ErrorKind::WouldBlock => (AcceptOutcome::Nobody, None),
-        Some(libc::EMFILE | libc::ENFILE) => (AcceptOutcome::NoDescriptor, Some(Duration::ZERO)),
+        _ if error.kind() == ErrorKind::WouldBlock => (NoStream::Nobody, None),
+        Some(libc::EMFILE | libc::ENFILE) => (NoStream::NoDescriptor, Some(Duration::ZERO)),
         // The connection was reset in the queue, or, on Linux, a network error occurred.
         Some(
             libc::ECONNABORTED
@@ -125,9 +190,9 @@ fn judged(error: &io::Error) -> (AcceptOutcome, Option<Duration>) {
             | libc::EHOSTDOWN
             | libc::EHOSTUNREACH
             | libc::ENONET,
-        ) => (AcceptOutcome::Gone, Some(Duration::ZERO)),
+        ) => (NoStream::Gone, Some(Duration::ZERO)),
         // Out of memory, forbidden by a filter, or unknown: it may pass.
-        _ => (AcceptOutcome::Nobody, Some(AGAIN_AFTER)),
+        _ => (NoStream::Nobody, Some(AGAIN_AFTER)),
     }
 }
 
@@ -155,7 +220,7 @@ mod tests {
             assert_eq!(after.is_none(), is_drained, "{error}");
             assert!(after.is_none_or(|after| after <= Duration::from_millis(100)), "{error}");
             // Errors that would persist are not retried at once.
-            let passes = !matches!(accepted, AcceptOutcome::Nobody);
+            let passes = accepted != NoStream::Nobody;
             assert!(
                 is_drained || passes == (after == Some(Duration::ZERO)),
                 "{error}: {accepted:?}"

@@ -1,4 +1,4 @@
-//! User at the other end of a TCP connection within this machine.
+//! User at the other end of a connection within this machine.
 //!
 //! Without a key, every process that reaches the port could connect. The kernel knows the owner of
 //! the other socket of a local connection: `sock_diag` returns it for one pair of addresses. Where
@@ -7,10 +7,13 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{
+    self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, getsockopt,
+};
 use nix::unistd::geteuid;
 
 /// Returns true if the socket at `remote`, connected to the `local` address, belongs to a process
@@ -25,6 +28,14 @@ pub(super) fn is_own(local: SocketAddr, remote: SocketAddr) -> bool {
         Err(_) => by_proc(local, remote),
     };
     owner == Some(geteuid().as_raw()) && users_have_numbers_of_their_own()
+}
+
+/// Returns true if the process at the other end of a Unix socket may ask for what belongs to this
+/// process's user: the same user, or root.
+pub(crate) fn may_ask_owner(socket: &impl AsFd) -> bool {
+    let Ok(peer) = getsockopt(socket, PeerCredentials) else { return false };
+    let is_own = peer.uid() == geteuid().as_raw() && users_have_numbers_of_their_own();
+    is_own || peer.uid() == 0
 }
 
 /// Normalizes an IPv4 address in the form of a dual-stack socket.

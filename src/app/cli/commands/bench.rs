@@ -185,7 +185,12 @@ impl BenchRun<'_> {
             transfer.schedule(row);
         }
         self.stop.watch(transfer.handle());
-        watch(&transfer, self.args.progress)
+        let report = watch(&transfer, self.args.progress);
+        if transfer.handle().was_cancelled() {
+            // A client of one run means the benchmark.
+            self.stop.cancel();
+        }
+        report
     }
 
     fn settings(&self, limits: BenchLimits) -> Settings {
@@ -194,6 +199,7 @@ impl BenchRun<'_> {
             program: own_program(),
             key_file: self.args.keys.key_file.clone(),
             allow_file: self.args.keys.allow_file.clone(),
+            findable: true,
             options: TransferOptions {
                 check: self.args.check,
                 wire: self.args.wire,

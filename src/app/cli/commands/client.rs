@@ -8,10 +8,13 @@ use mio::{Events, Poll, Token};
 use serde_json::Value;
 
 use super::output::{print, print_json};
-use crate::app::cli::args::{CancelArgs, MasterArgs, StatusArgs};
+use super::own_transfers;
+use super::own_transfers::OwnTransfers;
+use super::status_text::in_words;
+use crate::app::cli::args::{CancelArgs, KeyArgs, MasterArgs, StatusArgs};
 use crate::app::transfer::resolve_one;
 use crate::core::error::{Code, Error, Result};
-use crate::core::units::{human_bytes, printable};
+use crate::core::spec::NodeAddress;
 use crate::core::wire::control;
 use crate::core::wire::control::{MasterQuery, QueryAnswer};
 use crate::core::wire::version::ConnectionKind;
@@ -23,30 +26,46 @@ use crate::io::session::{
 /// Time for a master to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// `status`: that of the master at an address, or of all transfers of one's own on this machine.
 pub(super) fn status(args: &StatusArgs) -> Result<ExitCode> {
-    let status = ask(&args.master, MasterQuery::Status)?;
+    let Some(address) = address_of(&args.master)? else {
+        return own_transfers::status(args.json);
+    };
+    let status = ask(address, &args.master.keys, MasterQuery::Status)?;
     if args.json { print_json(&status.to_string()) } else { print(&in_words(&status)) }?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// `cancel`: the transfer of the master at an address, or some of one's own on this machine.
 pub(super) fn cancel(args: &CancelArgs) -> Result<ExitCode> {
-    let status = ask(&args.master, MasterQuery::Cancel)?;
+    let Some(address) = address_of(&args.master)? else {
+        let choice = match &args.transfer {
+            Some(name) => OwnTransfers::Named(name),
+            None if args.all => OwnTransfers::All,
+            None => OwnTransfers::Only,
+        };
+        return own_transfers::cancel(choice);
+    };
+    let status = ask(address, &args.master.keys, MasterQuery::Cancel)?;
     print(&format!("cancelling: {}", in_words(&status)))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn in_words(status: &Value) -> String {
-    let bytes = |field: &str| human_bytes(status[field].as_u64().unwrap_or(0));
-    let (transfer, phase) =
-        (status["transfer"].as_str().unwrap_or("?"), status["phase"].as_str().unwrap_or("?"));
-    let (transfer, phase) = (printable(transfer), printable(phase));
-    format!("{transfer}: {phase}, {} of {}", bytes("bytes"), bytes("bytes_total"))
+/// Returns the address of the master, if one is named. Keys are for such masters.
+fn address_of(master: &MasterArgs) -> Result<Option<&NodeAddress>> {
+    if master.address.is_none()
+        && (master.keys.key_file.is_some() || master.keys.allow_file.is_some())
+    {
+        let what = "a key is for a master at an address, and none is given";
+        return Err(Error::new(Code::Usage, what)
+            .remedy("name the master as HOST:PORT, or leave out --key-file and --allow-file"));
+    }
+    Ok(master.address.as_ref())
 }
 
-/// Sends a query and waits for its answer, which is JSON.
-fn ask(master: &MasterArgs, query: MasterQuery) -> Result<Value> {
-    let addresses = resolve_one(&master.address)?;
-    let files = &master.keys;
+/// Sends a query to the master at an address, and waits for its answer, which is JSON.
+fn ask(address: &NodeAddress, files: &KeyArgs, query: MasterQuery) -> Result<Value> {
+    let addresses = resolve_one(address)?;
     let access = SiteAccess::load(files.key_file.as_deref(), files.allow_file.as_deref())?;
     let key = access.master_key()?;
     let failed =
@@ -58,15 +77,15 @@ fn ask(master: &MasterArgs, query: MasterQuery) -> Result<Value> {
         reach: PeerDialer::new(now, &addresses, now + ANSWER_WITHIN),
         attempts: Vec::new(),
     };
-    let answer = client.converse(&key, query, &master.address.to_string());
-    let answer = answer.map_err(|error| error.at(&master.address))?;
+    let answer = client.converse(&key, query, &address.to_string());
+    let answer = answer.map_err(|error| error.at(address))?;
     // Control characters are escaped when it is printed.
     let answer: Value = serde_json::from_str(&answer).map_err(|_| {
-        Error::new(Code::Internal, format!("{}: the answer is no JSON", master.address))
+        Error::new(Code::Internal, format!("{address}: the answer is no JSON"))
             .remedy("name a master of this version")
     })?;
     match answer["refused"]["message"].as_str() {
-        Some(message) => Err(Error::new(Code::Refused, message).at(&master.address)),
+        Some(message) => Err(Error::new(Code::Refused, message).at(address)),
         None => Ok(answer),
     }
 }

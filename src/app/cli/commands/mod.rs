@@ -8,9 +8,11 @@ mod copy;
 mod daemon;
 mod doctor;
 mod output;
+mod own_transfers;
 mod plan;
 mod run;
 mod spec_file;
+mod status_text;
 
 use std::process::ExitCode;
 

@@ -99,6 +99,7 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
         root: args.root.clone().unwrap_or_else(|| "/".into()),
         key_file: args.keys.key_file.clone(),
         allow_file: args.keys.allow_file.clone(),
+        findable: true,
         options: TransferOptions {
             check: args.check,
             fsync: args.fsync,

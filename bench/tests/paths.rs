@@ -6,9 +6,10 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use netlab::{LabScript, NetworkLab, PathRelay, PathShape, address};
+use netlab::{LabScript, NetworkLab, PathCounts, PathRelay, PathShape, address};
 
 const SHAPE: PathShape = PathShape {
     rate_mbit: 200,
@@ -18,6 +19,8 @@ const SHAPE: PathShape = PathShape {
 };
 /// Packets that are sent to be lost.
 const PACKETS: u32 = 2000;
+/// Packets that may be on the way: a socket keeps some hundreds that nobody reads.
+const ON_THE_WAY: u64 = 100;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Creates a lab with a path; `None` where that is not permitted.
@@ -71,16 +74,26 @@ fn packets_are_lost_as_often_as_was_asked() {
     let (from, to) = (socket(1).unwrap(), socket(2).unwrap());
     to.set_read_timeout(Some(PATIENCE)).unwrap();
     let peer = to.local_addr().unwrap();
+    let arrived = AtomicU32::new(0);
     let seen = std::thread::scope(|scope| {
         let receiver = scope.spawn(|| {
             let mut number = [0; 4];
-            let mut arrive = || to.recv(&mut number).map(|_| u32::from_be_bytes(number)).unwrap();
+            let mut arrive = || {
+                let number = to.recv(&mut number).map(|_| u32::from_be_bytes(number)).unwrap();
+                arrived.fetch_add(1, Ordering::Relaxed);
+                number
+            };
             std::iter::repeat_with(&mut arrive).take_while(|number| *number < PACKETS).count()
         });
         for number in 0..PACKETS {
             from.send_to(&number.to_be_bytes(), peer).unwrap();
             // None finds a full queue here, or a full socket there.
-            while relay.counts()[0].packets < u64::from(number) {
+            let waits = || {
+                let PathCounts { packets, lost, .. } = relay.counts()[0];
+                let through = lost + u64::from(arrived.load(Ordering::Relaxed));
+                packets < u64::from(number) || through + ON_THE_WAY < u64::from(number)
+            };
+            while waits() {
                 std::thread::yield_now();
             }
         }

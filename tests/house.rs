@@ -21,7 +21,7 @@ const WINGS: [(&str, &[&str]); 4] =
 
 /// Rooms that each room may use, besides the crates under this one. A room may only use those above
 /// it, so that no two use each other.
-const ARROWS: [(&str, &[&str]); 37] = [
+const ARROWS: [(&str, &[&str]); 38] = [
     ("core/units", &[]),
     ("core/error", &["core/units"]),
     ("core/options", &["core/units"]),
@@ -29,6 +29,7 @@ const ARROWS: [(&str, &[&str]); 37] = [
     ("core/access", &["core/spec"]),
     ("core/report", &["core/error", "core/units"]),
     ("core/wire", &["core/error", "core/options", "core/spec", "core/units"]),
+    ("core/launch", &["core/error", "core/spec", "core/units", "core/wire"]),
     ("core/seal", &["core/options", "core/wire"]),
     ("core/piece", &["core/units", "core/wire"]),
     ("core/block_grid", &["core/units"]),

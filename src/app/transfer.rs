@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::core::error::{Code, Error, Result};
+use crate::core::launch::method::LaunchMethod;
 use crate::core::master::attempt::{AttemptConfig, TransferIdentity};
 use crate::core::master::coordinator::Coordinator;
 use crate::core::master::roster::Roster;
@@ -44,10 +45,13 @@ const STALL_BLOCKS_MIN: f64 = 4.0;
 /// Settings of a transfer: how its master reaches the nodes, and its options.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Start every node as a child process on this machine, instead of dialling daemons. Requires
-    /// `program`.
-    pub launch_local: bool,
-    /// The `cep-fast` program of launched nodes.
+    /// Who starts the nodes. Whatever starts some here requires `program`.
+    pub launch: LaunchMethod,
+    /// The command of [`LaunchMethod::Ssh`] and [`LaunchMethod::Auto`], with options of its own.
+    pub ssh: String,
+    /// Send the program to hosts that have none of this version.
+    pub deploy: bool,
+    /// The `cep-fast` program of launched nodes on this machine.
     pub program: Option<PathBuf>,
     /// Root directory of launched nodes; daemons have their own.
     pub root: PathBuf,
@@ -67,7 +71,9 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            launch_local: false,
+            launch: LaunchMethod::None,
+            ssh: "ssh".into(),
+            deploy: true,
             program: None,
             root: "/".into(),
             key_file: None,
@@ -262,7 +268,7 @@ impl Transfer {
     fn reach(&self, roster: &Roster, access: &SiteAccess) -> Result<ReachedNodes> {
         let hosts: Vec<NodeAddress> =
             roster.entries.iter().map(|entry| entry.address.clone()).collect();
-        if self.settings.launch_local {
+        if self.settings.launch == LaunchMethod::Local {
             let key = Key::generate()?;
             let program = self.settings.program.as_deref().ok_or_else(|| {
                 Error::new(

@@ -12,6 +12,7 @@
 //! - [`rail`]: requests, answers and credit on the flows of one rail
 //! - [`node`]: a node's part in one transfer
 //! - [`master`]: the coordinator of one transfer
+//! - [`launch`]: who starts the nodes, and what they are told
 //! - [`store`]: offsets of bytes in files, and the aligned steps that move them
 //! - [`sim`]: a cluster of these machines on virtual time
 //! - [`doctor`]: judgement of a machine's readings against line rate
@@ -25,6 +26,7 @@ pub(crate) mod check;
 #[cfg(feature = "cli")]
 pub(crate) mod doctor;
 pub mod error;
+pub(crate) mod launch;
 pub(crate) mod master;
 pub(crate) mod node;
 pub(crate) mod options;

@@ -10,10 +10,10 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use super::bench_args::BenchArgs;
 pub use super::key_args::{KeyArgs, KeygenArgs};
+pub use super::launch_args::{DeployMode, LaunchArgs};
 pub use super::transfer_args::TransferArgs;
 pub use super::values::{
-    BenchNodes, ConfineArg, LaunchMethod, NodeDeath, NodeRate, PinArg, ProgressMode, ThreadsPerNic,
-    VerifyArg,
+    BenchNodes, ConfineArg, NodeDeath, NodeRate, PinArg, ProgressMode, ThreadsPerNic, VerifyArg,
 };
 use super::values::{duration, expect, slots};
 use crate::app::cli::Operand;
@@ -70,11 +70,7 @@ impl Args {
     /// The text to print if there is no command to carry out.
     pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Args, UsageError> {
         let words: Vec<OsString> = words.into_iter().collect();
-        let command = Args::command().mut_subcommand("copy", |copy| {
-            copy.mut_arg("launch", |launch| {
-                launch.help("Where the hosts of operands are: local starts each here")
-            })
-        });
+        let command = Args::command();
         let parsed = command
             .try_get_matches_from(&words)
             .and_then(|matches| Args::from_arg_matches(&matches));

@@ -5,6 +5,7 @@
 use clap::error::ErrorKind;
 
 use crate::app::cli::args::*;
+use crate::core::launch::method::LaunchMethod;
 use crate::core::options::{CheckKind, DataPath};
 use crate::core::units::BitRate;
 
@@ -25,13 +26,13 @@ fn defaults_are_the_promised_ones() {
     };
     assert_eq!(spec, PathBuf::from("cluster.spec"));
     assert_eq!(
-        (transfer.launch, transfer.scheduler, transfer.check),
-        (LaunchMethod::None, Scheduler::Auto, CheckKind::Crc64)
+        (transfer.launch.launch, transfer.scheduler, transfer.check),
+        (None, Scheduler::Auto, CheckKind::Crc64)
     );
     assert_eq!((transfer.path, transfer.progress), (DataPath::Auto, ProgressMode::Auto));
     assert_eq!((transfer.timeout, transfer.stall_timeout), (None, Duration::from_secs(30)));
     assert_eq!(
-        (transfer.limit, transfer.slots, transfer.root, transfer.keys.key_file),
+        (transfer.limit, transfer.slots, transfer.launch.root, transfer.keys.key_file),
         (None, None, None, None)
     );
     assert!(!(transfer.json || transfer.fsync || transfer.overwrite || transfer.no_resume));
@@ -56,7 +57,8 @@ fn every_option_of_a_transfer() {
     assert_eq!(copy.sources()[0].hosts, ["dtn01", "dtn02"]);
     assert_eq!((copy.sources().len(), copy.destination().path.to_str()), (2, Some("/y")));
     let transfer = &copy.transfer;
-    assert_eq!((transfer.launch, transfer.scheduler), (LaunchMethod::Local, Scheduler::Lp));
+    assert_eq!(transfer.launch.launch, Some(LaunchMethod::Local));
+    assert_eq!((transfer.launch.deploy, transfer.scheduler), (DeployMode::Auto, Scheduler::Lp));
     assert_eq!(
         (transfer.check, transfer.path, transfer.progress),
         (CheckKind::Blake3, DataPath::Splice, ProgressMode::Never)
@@ -108,7 +110,7 @@ fn mistakes_are_usage_errors() {
         "node --listen a:1 --pin x",
         "node --listen a:1 --threads-per-nic 0",
         "node --listen a:1 --root / --key-file k --insecure-no-key",
-        "status",
+        "status m",
         "cancel m",
         "keygen",
         "bench --from a --to b:1",
@@ -129,7 +131,7 @@ fn refused_values_come_with_what_was_expected() {
         ("copy a[2-1]:/x /y", "expected a range that does not count down"),
         ("node --listen x", "expected host:port"),
         ("node --listen a:1 --pin x", "expected auto, none, or CPUs"),
-        ("run s --launch teleport", "[possible values: none, local]"),
+        ("run s --launch teleport", "expected none, local, auto, ssh, or 'COMMAND"),
     ];
     for (line, expected) in cases {
         let message = typed(line).unwrap_err().to_string();

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::key_args::KeyArgs;
-use super::values::{BenchNodes, LaunchMethod, ProgressMode, duration, expect, rate, slots};
+use super::values::{BenchNodes, ProgressMode, duration, expect, rate, slots};
+use crate::core::launch::method::LaunchMethod;
 use crate::core::options::{CheckKind, WireLevel};
 use crate::core::units::BitRate;
 
@@ -26,7 +27,10 @@ pub struct BenchArgs {
     pub line_rate: Option<BitRate>,
     /// Start of the nodes; with local and without names, one sender and one receiver on this
     /// machine
-    #[arg(long, value_enum, default_value_t = LaunchMethod::None, value_name = "HOW")]
+    #[arg(
+        long, default_value_t = LaunchMethod::None, value_name = "HOW",
+        value_parser = expect::<LaunchMethod>,
+    )]
     pub launch: LaunchMethod,
     #[command(flatten)]
     /// Keys of the master and of its nodes.

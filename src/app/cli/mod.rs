@@ -13,6 +13,7 @@ pub mod support;
 mod bench_args;
 mod commands;
 mod key_args;
+mod launch_args;
 mod root_arg;
 mod signals;
 mod transfer_args;

@@ -1,7 +1,8 @@
 //! Features of the command line that are not implemented: refused in one place, never ignored.
 
-use super::args::{BenchArgs, CliCommand, CopyArgs, LaunchMethod, TransferArgs};
+use super::args::{BenchArgs, CliCommand, CopyArgs, TransferArgs};
 use crate::core::error::{Code, Error, Result};
+use crate::core::launch::method::LaunchMethod;
 
 /// Refuses a command with features that this version does not implement.
 ///
@@ -13,7 +14,7 @@ pub fn unsupported(command: &CliCommand) -> Result<()> {
             copy_asks(copy).into_iter().chain(transfer_asks(&copy.transfer)).collect()
         }
         CliCommand::Run(run) => transfer_asks(&run.transfer).into(),
-        CliCommand::Bench(BenchArgs { launch, .. }) => launch_asks(*launch).into(),
+        CliCommand::Bench(BenchArgs { launch, .. }) => launch_asks(Some(launch)).into(),
         CliCommand::Plan(_)
         | CliCommand::Node(_)
         | CliCommand::Doctor(_)
@@ -47,18 +48,18 @@ fn copy_asks(copy: &CopyArgs) -> [UnsupportedFeature; 1] {
 }
 
 fn transfer_asks(transfer: &TransferArgs) -> [UnsupportedFeature; 2] {
-    launch_asks(transfer.launch)
+    launch_asks(transfer.launch.launch.as_ref())
 }
 
-fn launch_asks(launch: LaunchMethod) -> [UnsupportedFeature; 2] {
+fn launch_asks(launch: Option<&LaunchMethod>) -> [UnsupportedFeature; 2] {
     [
         asked(
-            launch == LaunchMethod::Ssh,
+            matches!(launch, Some(LaunchMethod::Ssh)),
             "--launch ssh",
             "start the nodes yourself and use --launch none",
         ),
         asked(
-            launch == LaunchMethod::Slurm,
+            matches!(launch, Some(LaunchMethod::Slurm)),
             "--launch slurm",
             "start the nodes with srun and use --launch none",
         ),

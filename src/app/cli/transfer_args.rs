@@ -1,22 +1,19 @@
 //! Arguments of a transfer, which `run` and `copy` share, with their help texts.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::key_args::KeyArgs;
-use super::values::{LaunchMethod, ProgressMode, VerifyArg, duration, rate, slots};
+use super::launch_args::LaunchArgs;
+use super::values::{ProgressMode, VerifyArg, duration, rate, slots};
 use crate::core::options::{CheckKind, Cipher, DataPath, Scheduler, WireLevel};
 use crate::core::units::BitRate;
 
 /// Common arguments of `run` and `copy`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TransferArgs {
-    /// Start of the nodes
-    #[arg(long, value_enum, default_value_t = LaunchMethod::None, value_name = "HOW")]
-    pub launch: LaunchMethod,
-    /// Root directory of launched nodes: their /x is DIR/x [default: /]
-    #[arg(long, value_name = "DIR")]
-    pub root: Option<PathBuf>,
+    #[command(flatten)]
+    /// Start of the nodes.
+    pub launch: LaunchArgs,
     #[command(flatten)]
     /// Keys of the master and of its nodes.
     pub keys: KeyArgs,

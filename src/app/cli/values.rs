@@ -11,21 +11,6 @@ use crate::core::options::{CheckKind, Cipher, DataPath, Scheduler, WireLevel};
 use crate::core::spec::NodeAddress;
 use crate::core::units::{BitRate, parse_duration, parse_rate};
 
-/// Ways to start nodes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum LaunchMethod {
-    /// Daemons are running: dial each row's host:port
-    None,
-    /// Start each host as a child process on this machine with its own loopback address
-    Local,
-    /// Over ssh, on each host
-    #[value(hide = true)]
-    Ssh,
-    /// As a step of the Slurm job this runs in
-    #[value(hide = true)]
-    Slurm,
-}
-
 impl ValueEnum for Scheduler {
     fn value_variants<'a>() -> &'a [Scheduler] {
         &[Scheduler::Auto, Scheduler::Greedy, Scheduler::Lp, Scheduler::Uniform]

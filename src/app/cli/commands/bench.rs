@@ -14,11 +14,12 @@ use super::run::{own_program, watch};
 use crate::app::bench::{
     BenchFigures, BenchStep, NextRun, PROBE_BYTES, parts, rows, svg, threads_enough,
 };
-use crate::app::cli::args::{BenchArgs, BenchNodes, LaunchMethod};
+use crate::app::cli::args::{BenchArgs, BenchNodes};
 use crate::app::cli::fail;
 use crate::app::cli::signals::cancel_on_signals;
 use crate::app::transfer::{Settings, Transfer, TransferHandle};
 use crate::core::error::{Code, Error, Result};
+use crate::core::launch::method::LaunchMethod;
 use crate::core::options::TransferOptions;
 use crate::core::report::{NodeReport, Report, TransferState};
 use crate::core::spec::NodeAddress;
@@ -195,7 +196,7 @@ impl BenchRun<'_> {
 
     fn settings(&self, limits: BenchLimits) -> Settings {
         Settings {
-            launch_local: self.args.launch == LaunchMethod::Local,
+            launch: self.args.launch.clone(),
             program: own_program(),
             key_file: self.args.keys.key_file.clone(),
             allow_file: self.args.keys.allow_file.clone(),

@@ -13,9 +13,10 @@ use survey::FileSurvey;
 
 use super::run::{carry_out, failed, settings};
 use crate::app::cli::Operand;
-use crate::app::cli::args::{CopyArgs, LaunchMethod};
+use crate::app::cli::args::CopyArgs;
 use crate::app::transfer::Transfer;
 use crate::core::error::{Code, Error, Result};
+use crate::core::launch::method::LaunchMethod;
 use crate::core::spec::{DataUri, NodeAddress, Row, RowRole, Spec};
 use crate::core::units::{MIB, Span};
 
@@ -31,8 +32,10 @@ pub(super) fn copy(args: &CopyArgs) -> ExitCode {
     let id = id_of(args.sources(), args.destination());
     match rows(args) {
         Ok((rows, warnings)) => {
-            let settings =
-                crate::app::transfer::Settings { launch_local: true, ..settings(&args.transfer) };
+            let settings = crate::app::transfer::Settings {
+                launch: LaunchMethod::Local,
+                ..settings(&args.transfer)
+            };
             let spec = Spec { id, rows, ..Spec::default() };
             carry_out(&Transfer::from_spec(spec, settings), &args.transfer, warnings)
         }
@@ -43,7 +46,7 @@ pub(super) fn copy(args: &CopyArgs) -> ExitCode {
 /// Returns the rows of all files, and warnings.
 fn rows(args: &CopyArgs) -> Result<(Vec<Row>, Vec<String>)> {
     check_launch(args)?;
-    let root = args.transfer.root.clone().unwrap_or_else(|| "/".into());
+    let root = args.transfer.launch.root.clone().unwrap_or_else(|| "/".into());
     let node_names = node_names(args);
     let place = |operand: &Operand, local: &str| -> Result<CopyOperand> {
         let hosts = if operand.is_local() { vec![local.to_owned()] } else { operand.hosts.clone() };
@@ -102,7 +105,7 @@ fn rows(args: &CopyArgs) -> Result<(Vec<Row>, Vec<String>)> {
 fn check_launch(args: &CopyArgs) -> Result<()> {
     let mut operands = args.sources().iter().chain([args.destination()]);
     let Some(remote) = operands.find(|operand| !operand.is_local()) else { return Ok(()) };
-    if args.transfer.launch != LaunchMethod::None {
+    if args.transfer.launch.launch == Some(LaunchMethod::Local) {
         return Ok(());
     }
     let what = format!("{remote}: copy does not know how to start a node on another host");

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::output::{print, print_json, transfer_failed, warn};
 use super::spec_file::read_spec;
-use crate::app::cli::args::{LaunchMethod, ProgressMode, RunArgs, TransferArgs, VerifyArg};
+use crate::app::cli::args::{DeployMode, ProgressMode, RunArgs, TransferArgs, VerifyArg};
 use crate::app::cli::signals::cancel_on_signals;
 use crate::app::cli::{NodeProgress, ProgressDisplay, ProgressSnapshot, fail};
 use crate::app::transfer::{Settings, Transfer};
@@ -94,9 +94,11 @@ pub(super) fn watch(transfer: &Transfer, mode: ProgressMode) -> Result<Report> {
 
 pub(super) fn settings(args: &TransferArgs) -> Settings {
     Settings {
-        launch_local: args.launch == LaunchMethod::Local,
+        launch: args.launch.launch.clone().unwrap_or_default(),
+        ssh: args.launch.ssh.clone(),
+        deploy: args.launch.deploy == DeployMode::Auto,
         program: own_program(),
-        root: args.root.clone().unwrap_or_else(|| "/".into()),
+        root: args.launch.root.clone().unwrap_or_else(|| "/".into()),
         key_file: args.keys.key_file.clone(),
         allow_file: args.keys.allow_file.clone(),
         findable: true,

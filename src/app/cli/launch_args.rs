@@ -1,0 +1,35 @@
+//! Arguments of how nodes are started, with their help texts.
+
+use std::path::PathBuf;
+
+use super::values::expect;
+use crate::core::launch::method::LaunchMethod;
+
+/// How nodes are started.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LaunchArgs {
+    /// Start of the nodes: none dials daemons that run, local starts each host of the rows as a
+    /// child process here with its own loopback address, ssh starts them on their hosts, auto here
+    /// or by ssh. Another command is a starter with {host} and {command} in it: 'docker exec -i
+    /// {host} {command}'; {command_line} is one word for a shell [default: copy auto, else none]
+    #[arg(long, value_name = "HOW", value_parser = expect::<LaunchMethod>)]
+    pub launch: Option<LaunchMethod>,
+    /// Command of --launch ssh and auto, with options of its own
+    #[arg(long, value_name = "COMMAND", env = "CEP_FAST_SSH", default_value = "ssh")]
+    pub ssh: String,
+    /// Where a host has no cep-fast of this version, send one to ~/.cache/cep-fast there, or refuse
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = DeployMode::Auto)]
+    pub deploy: DeployMode,
+    /// Root directory of launched nodes: their /x is DIR/x [default: /]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+}
+
+/// When the program is sent to hosts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum DeployMode {
+    /// Where there is none
+    Auto,
+    /// Nowhere
+    Never,
+}

@@ -5,7 +5,7 @@
 //! returns the bytes that have arrived. A [`TransferHandle`] also cancels, from any thread, at any
 //! time.
 
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
@@ -26,7 +26,7 @@ use crate::core::wire::limits::{NODES_MAX, TEXT_BYTES_MAX};
 use crate::io::clock;
 use crate::io::clock::Clock;
 use crate::io::launch;
-use crate::io::launch::{LaunchConfig, LaunchedNodes};
+use crate::io::launch::{HostStarter, LaunchConfig, LaunchedNodes, NodePlace, NodeToStart};
 use crate::io::master::file_limit;
 use crate::io::master::local_socket::LocalSocket;
 use crate::io::master::run;
@@ -80,6 +80,31 @@ impl Default for Settings {
             allow_file: None,
             findable: false,
             options: TransferOptions::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// Returns what starts nodes on other hosts.
+    fn starter(&self) -> Result<HostStarter> {
+        match &self.launch {
+            LaunchMethod::Command(command) => Ok(HostStarter::Command(command.clone())),
+            _ => HostStarter::ssh(&self.ssh),
+        }
+    }
+
+    /// Returns where the node of a row is started.
+    fn place(&self, host: &NodeAddress) -> NodePlace {
+        let is_here = || {
+            host.host == "localhost" || host.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+        };
+        match &self.launch {
+            LaunchMethod::None | LaunchMethod::Local => NodePlace::Loopback,
+            LaunchMethod::Auto if is_here() => NodePlace::Here,
+            LaunchMethod::Auto
+            | LaunchMethod::Ssh
+            | LaunchMethod::Slurm
+            | LaunchMethod::Command(_) => NodePlace::Host { user: None },
         }
     }
 }
@@ -268,25 +293,24 @@ impl Transfer {
     fn reach(&self, roster: &Roster, access: &SiteAccess) -> Result<ReachedNodes> {
         let hosts: Vec<NodeAddress> =
             roster.entries.iter().map(|entry| entry.address.clone()).collect();
-        if self.settings.launch == LaunchMethod::Local {
+        if self.settings.launch != LaunchMethod::None {
             let key = Key::generate()?;
-            let program = self.settings.program.as_deref().ok_or_else(|| {
-                Error::new(
-                    Code::Usage,
-                    "no program is named for the nodes that are to be started here",
-                )
-                .remedy("set Settings::program to the path of cep-fast")
-            })?;
             let launch_config = LaunchConfig {
-                program,
+                program: self.settings.program.as_deref(),
                 root: &self.settings.root,
                 secret: &key.to_hex(),
                 slots: self.settings.options.slots,
+                starter: &self.settings.starter()?,
+                deploys: self.settings.deploy,
             };
             // Descriptors of a node: two pipes and its socket.
             file_limit::make(hosts.len(), 3)?;
-            let launched = launch::local(&hosts, launch_config)?;
-            let nodes = launched.addresses().map(|address| Ok(vec![address])).collect();
+            let nodes = hosts.iter().map(|host| NodeToStart {
+                address: host.clone(),
+                place: self.settings.place(host),
+            });
+            let launched = launch::start(&nodes.collect::<Vec<NodeToStart>>(), &launch_config)?;
+            let nodes = launched.addresses().map(Ok).collect();
             let keys = hosts.iter().map(|_| Some(DialKey::from(&key))).collect();
             return Ok(ReachedNodes { nodes, keys, launched: Some(launched) });
         }

@@ -10,7 +10,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use super::bench_args::BenchArgs;
 pub use super::key_args::{KeyArgs, KeygenArgs};
-pub use super::launch_args::{DeployMode, LaunchArgs};
+pub use super::launch_args::{DeployMode, LaunchArgs, LaunchedArgs};
 pub use super::transfer_args::TransferArgs;
 pub use super::values::{
     BenchNodes, ConfineArg, NodeDeath, NodeRate, PinArg, ProgressMode, ThreadsPerNic, VerifyArg,
@@ -125,6 +125,9 @@ pub enum CliCommand {
     Cancel(CancelArgs),
     /// Write a new key to a file that only you can read
     Keygen(KeygenArgs),
+    /// Become the node that a launcher on another host describes on standard input
+    #[command(hide = true)]
+    Launched(LaunchedArgs),
 }
 
 impl CliCommand {
@@ -138,7 +141,10 @@ impl CliCommand {
             CliCommand::Bench(bench) => bench.json,
             CliCommand::Doctor(doctor) => doctor.json,
             CliCommand::Status(status) => status.json,
-            CliCommand::Node(_) | CliCommand::Cancel(_) | CliCommand::Keygen(_) => false,
+            CliCommand::Node(_)
+            | CliCommand::Cancel(_)
+            | CliCommand::Keygen(_)
+            | CliCommand::Launched(_) => false,
         }
     }
 }
@@ -295,6 +301,9 @@ pub struct NodeArgs {
     /// Started by a master: the secret is on standard input, and the node ends with its master
     #[arg(long, hide = true)]
     pub launched: bool,
+    /// The master's end of standard input sends a line every two seconds
+    #[arg(long, hide = true, requires = "launched")]
+    pub beats: bool,
 }
 
 /// Arguments of `doctor`.

@@ -33,3 +33,14 @@ pub enum DeployMode {
     /// Nowhere
     Never,
 }
+
+/// Arguments of a program that a launcher has found or sent.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LaunchedArgs {
+    /// End with 0 if this program is told what to do in this way, else with 1
+    #[arg(long, value_name = "DIALECT")]
+    pub speaks: Option<String>,
+    /// End with 0 if this program has this BLAKE3 and speaks, else with 1
+    #[arg(long, value_name = "HASH")]
+    pub is: Option<String>,
+}

@@ -14,13 +14,14 @@ pub fn unsupported(command: &CliCommand) -> Result<()> {
             copy_asks(copy).into_iter().chain(transfer_asks(&copy.transfer)).collect()
         }
         CliCommand::Run(run) => transfer_asks(&run.transfer).into(),
-        CliCommand::Bench(BenchArgs { launch, .. }) => launch_asks(Some(launch)).into(),
+        CliCommand::Bench(BenchArgs { launch, .. }) => bench_asks(launch).into(),
         CliCommand::Plan(_)
         | CliCommand::Node(_)
         | CliCommand::Doctor(_)
         | CliCommand::Status(_)
         | CliCommand::Cancel(_)
-        | CliCommand::Keygen(_) => Vec::new(),
+        | CliCommand::Keygen(_)
+        | CliCommand::Launched(_) => Vec::new(),
     };
     match asked.into_iter().find(|asked| asked.is_asked) {
         None => Ok(()),
@@ -47,23 +48,14 @@ fn copy_asks(copy: &CopyArgs) -> [UnsupportedFeature; 1] {
     [asked(has_user, "user@ in an operand", "start the nodes yourself, as the user they shall be")]
 }
 
-fn transfer_asks(transfer: &TransferArgs) -> [UnsupportedFeature; 2] {
-    launch_asks(transfer.launch.launch.as_ref())
+fn transfer_asks(transfer: &TransferArgs) -> [UnsupportedFeature; 1] {
+    let is_slurm = transfer.launch.launch == Some(LaunchMethod::Slurm);
+    [asked(is_slurm, "--launch slurm", "start the nodes with srun and use --launch none")]
 }
 
-fn launch_asks(launch: Option<&LaunchMethod>) -> [UnsupportedFeature; 2] {
-    [
-        asked(
-            matches!(launch, Some(LaunchMethod::Ssh)),
-            "--launch ssh",
-            "start the nodes yourself and use --launch none",
-        ),
-        asked(
-            matches!(launch, Some(LaunchMethod::Slurm)),
-            "--launch slurm",
-            "start the nodes with srun and use --launch none",
-        ),
-    ]
+fn bench_asks(launch: &LaunchMethod) -> [UnsupportedFeature; 1] {
+    let is_there = matches!(launch, LaunchMethod::None | LaunchMethod::Local);
+    [asked(!is_there, "bench with nodes on other hosts", "start daemons there: --launch none")]
 }
 
 #[cfg(test)]
@@ -83,9 +75,8 @@ mod tests {
     #[test]
     fn what_is_not_there_is_refused_by_name() {
         let cases = [
-            ("run s --launch ssh", "--launch ssh"),
             ("run s --launch slurm", "--launch slurm"),
-            ("bench --launch ssh", "--launch ssh"),
+            ("bench --launch ssh", "bench with nodes on other hosts"),
             ("copy me@h:/a b", "user@ in an operand"),
         ];
         for (line, what) in cases {
@@ -103,6 +94,8 @@ mod tests {
             "run s --launch local --scheduler greedy --check blake3 --path auto --json --progress \
              never --slots 4 --fsync",
             "run s --limit 1G",
+            "run s --launch ssh",
+            "run s --launch auto --ssh /opt/ssh --deploy never",
             "copy h:/a b --overwrite --no-resume --timeout 1h --stall-timeout 30s",
             "run s --scheduler lp",
             "copy h:/a b --scheduler uniform",

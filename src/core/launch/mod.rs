@@ -1,5 +1,9 @@
 //! Start of nodes: what is decided about it.
 //!
-//! - [`method`]: where the nodes of a transfer come from
+//! - [`method`]: who starts the nodes of a transfer
+//! - [`host_script`]: the command that runs on a host, and its lines
+//! - [`orders`]: what a node there is told
 
+pub(crate) mod host_script;
 pub(crate) mod method;
+pub(crate) mod orders;

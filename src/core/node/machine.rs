@@ -72,6 +72,9 @@ pub(crate) struct NodeMachine {
     resting: Option<Moment>,
     /// Since when a launched node has been without a master; `None` while it has one.
     alone_since: Option<Moment>,
+    /// True while the launcher of a launched node is out of reach: then it does not wait for a
+    /// master that is lost.
+    launcher_is_silent: bool,
     /// Deadline for the masters' good-byes, once the node is asked to end.
     stops: Option<Moment>,
     exits: bool,
@@ -95,6 +98,7 @@ impl NodeMachine {
             served: None,
             resting: None,
             alone_since: launched.then_some(now),
+            launcher_is_silent: false,
             stops: None,
             exits: false,
             remains: Vec::new(),
@@ -149,6 +153,10 @@ impl NodeMachine {
             }
             NodeEvent::RailsEnding => self.resting = Some(now + REST_WITHIN),
             NodeEvent::RailsEnded => self.rested(now),
+            NodeEvent::Launcher { is_silent } => {
+                self.launcher_is_silent = is_silent;
+                self.end_without_masters(now);
+            }
             NodeEvent::Stop => self.stop(now),
             NodeEvent::Tick => self.tick(now),
         }
@@ -267,6 +275,8 @@ impl NodeMachine {
         let is_alone = self.launched && self.sessions.is_empty();
         if is_alone && self.attempts.is_empty() {
             self.exit();
+        } else if is_alone && self.launcher_is_silent {
+            self.stop(now);
         }
         self.alone_since = is_alone.then(|| self.alone_since.unwrap_or(now));
     }

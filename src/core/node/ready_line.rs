@@ -30,6 +30,23 @@ pub fn parse(line: &str) -> Option<Result<SocketAddr, AddrParseError>> {
     line.trim_end().strip_prefix(READY).map(str::parse)
 }
 
+/// Returns the line of a node that listens at several addresses.
+pub(crate) fn print_all(addresses: &[SocketAddr]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    format!("{READY}{}", addresses.join(" "))
+}
+
+/// Returns the addresses that a line of output names: one, or several of one node.
+///
+/// # Errors
+/// See [`parse`].
+pub(crate) fn parse_all(line: &str) -> Option<Result<Vec<SocketAddr>, AddrParseError>> {
+    let addresses = line.trim_end().strip_prefix(READY)?;
+    Some(addresses.split(' ').take(ADDRESSES_MAX).map(str::parse).collect())
+}
+
+/// Limit on the addresses of one line.
+const ADDRESSES_MAX: usize = 64;
 /// The word before the address.
 const READY: &str = "ready ";
 
@@ -43,6 +60,9 @@ mod tests {
             let address: SocketAddr = address.parse().expect("it is one");
             assert_eq!(parse(&(print(address) + "\n")), Some(Ok(address)));
         }
+        let both = ["10.0.0.1:7".parse().expect("it is one"), "[::1]:7".parse().expect("it is")];
+        assert_eq!(parse_all(&(print_all(&both) + "\r\n")), Some(Ok(both.to_vec())));
+        assert_eq!(parse_all("already"), None);
         for line in ["", "ready", "already 1.2.3.4:5", "Ready 1.2.3.4:5", " ready 1.2.3.4:5"] {
             assert_eq!(parse(line), None, "{line}");
         }

@@ -1,5 +1,197 @@
-//! Start of nodes as child processes on this machine. Daemons are started by their users.
+//! Start of nodes: as child processes on this machine, and on other hosts by ssh or another
+//! command. Daemons are started by their users.
+//!
+//! - `config`: what all nodes of a transfer are told, and by which command
+//! - `local`: nodes on this machine
+//! - `hosts`: nodes on other hosts; `host_session`: what one of them says and is answered;
+//!   `deployment`: the program on its way to them
+//! - `child`: child processes of either kind
+//! - `lifeline`: their standard input, which ends with the launcher
 
+mod child;
+mod config;
+mod deployment;
+mod host_session;
+mod hosts;
+pub(crate) mod lifeline;
 mod local;
 
-pub(crate) use local::{LaunchConfig, LaunchedNodes, here, local};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin};
+
+pub(crate) use config::{HostStarter, LaunchConfig};
+
+use crate::core::error::Result;
+use crate::core::spec::NodeAddress;
+use crate::io::clock::awake;
+use hosts::{HostNodes, LaunchHost};
+use local::LocalNode;
+
+/// A node to start.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeToStart {
+    /// Name and port, as in the rows; port 0 is any.
+    pub(crate) address: NodeAddress,
+    pub(crate) place: NodePlace,
+}
+
+/// Where a node is started.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum NodePlace {
+    /// Here, at a loopback address of its own.
+    Loopback,
+    /// Here, at the address from which this machine reaches the others.
+    Here,
+    /// On the host of its address, as this user if one is named.
+    Host {
+        /// The user.
+        user: Option<String>,
+    },
+}
+
+/// Nodes that were started. They end on drop.
+pub(crate) struct LaunchedNodes {
+    local: Vec<Child>,
+    /// Held open: a launched node ends when this closes.
+    local_stdin: Vec<ChildStdin>,
+    hosts: Option<HostNodes>,
+    /// Of each node, the best one first.
+    addresses: Vec<Vec<SocketAddr>>,
+}
+
+impl LaunchedNodes {
+    /// Returns the addresses at which each node may be reached, the best one first, in the order of
+    /// the nodes.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = Vec<SocketAddr>> {
+        self.addresses.iter().cloned()
+    }
+}
+
+/// Starts nodes.
+///
+/// # Errors
+/// The first error, with the node's own words; whatever was started is ended. `Code::Unreachable`
+/// if a node does not listen in time, `Code::Usage` in a process that was started as a node itself.
+pub(crate) fn start(nodes: &[NodeToStart], config: &LaunchConfig<'_>) -> Result<LaunchedNodes> {
+    let mut launched = LaunchedNodes {
+        local: Vec::new(),
+        local_stdin: Vec::new(),
+        hosts: None,
+        addresses: vec![Vec::new(); nodes.len()],
+    };
+    let elsewhere: Vec<(usize, LaunchHost)> = nodes
+        .iter()
+        .enumerate()
+        .filter_map(|(at, node)| match &node.place {
+            NodePlace::Host { user } => {
+                Some((at, LaunchHost { address: node.address.clone(), user: user.clone() }))
+            }
+            NodePlace::Loopback | NodePlace::Here => None,
+        })
+        .collect();
+    if !elsewhere.is_empty() {
+        let hosts: Vec<LaunchHost> = elsewhere.iter().map(|(_, host)| host.clone()).collect();
+        let mut started = hosts::start(&hosts, config)?;
+        for ((at, _), addresses) in elsewhere.iter().zip(started.addresses.drain(..)) {
+            launched.addresses[*at] = addresses;
+        }
+        launched.hosts = Some(started);
+    }
+    launched.start_here(nodes, config)?;
+    Ok(launched)
+}
+
+/// Starts one node that listens at `address`. It uses every NIC that leads out of this machine,
+/// unless the address is loopback.
+///
+/// # Errors
+/// See [`start`].
+pub(crate) fn start_at(address: SocketAddr, config: &LaunchConfig<'_>) -> Result<LaunchedNodes> {
+    let host = NodeAddress { host: address.ip().to_string(), port: address.port() };
+    let mut launched = LaunchedNodes {
+        local: Vec::new(),
+        local_stdin: Vec::new(),
+        hosts: None,
+        addresses: vec![Vec::new()],
+    };
+    let node = local::start(&host, address, None, config)?;
+    launched.wait_for(vec![(0, node)], &[host])?;
+    Ok(launched)
+}
+
+impl LaunchedNodes {
+    fn start_here(&mut self, nodes: &[NodeToStart], config: &LaunchConfig<'_>) -> Result<()> {
+        let cpus = affinity::cpus_allowed().unwrap_or_default();
+        let others: Vec<SocketAddr> = self.addresses.iter().flatten().copied().collect();
+        // One way out of this machine is enough to be reached by others.
+        let here = others.iter().map(|&other| local::address_towards(other));
+        let here = here.clone().find(|address| !address.is_loopback()).or(here.into_iter().next());
+        let base = local::random_base()?;
+        let mut begun = Vec::new();
+        for (at, node) in nodes.iter().enumerate() {
+            let ip = match (&node.place, here) {
+                (NodePlace::Host { .. }, _) => continue,
+                (NodePlace::Here, Some(ip)) => ip,
+                (NodePlace::Here | NodePlace::Loopback, _) => local::loopback(base, begun.len()),
+            };
+            let is_alone = node.place == NodePlace::Here;
+            let cpu =
+                (!cpus.is_empty() && !is_alone).then(|| cpus[begun.len() % cpus.len().max(1)]);
+            let address = SocketAddr::new(ip, node.address.port);
+            match local::start(&node.address, address, cpu, config) {
+                Ok(started) => begun.push((at, started)),
+                Err(error) => {
+                    self.keep(begun);
+                    return Err(error);
+                }
+            }
+        }
+        let names: Vec<NodeAddress> = nodes.iter().map(|node| node.address.clone()).collect();
+        self.wait_for(begun, &names)
+    }
+
+    /// Waits until all listen. They are kept in any case, to be ended.
+    fn wait_for(
+        &mut self,
+        mut begun: Vec<(usize, LocalNode)>,
+        names: &[NodeAddress],
+    ) -> Result<()> {
+        let mut ended = Ok(());
+        for (at, node) in &mut begun {
+            match node.listening() {
+                Ok(address) => self.addresses[*at] = vec![address],
+                Err(error) => {
+                    ended = Err(error.at(&names[*at]));
+                    break;
+                }
+            }
+        }
+        self.keep(begun);
+        ended
+    }
+
+    fn keep(&mut self, begun: Vec<(usize, LocalNode)>) {
+        for (_, LocalNode { child, stdin, .. }) in begun {
+            self.local.push(child);
+            self.local_stdin.push(stdin);
+        }
+    }
+}
+
+impl Drop for LaunchedNodes {
+    /// Nodes end with their lifelines, and clean up; the sessions of other hosts end with theirs.
+    fn drop(&mut self) {
+        child::ask_to_end(&mut self.local);
+        self.local_stdin.clear();
+        let mut children = std::mem::take(&mut self.local);
+        if let Some(HostNodes { children: sessions, lifelines, .. }) = self.hosts.take() {
+            lifelines.end();
+            children.extend(sessions);
+        }
+        let deadline = awake() + child::END_WITHIN;
+        if !child::wait_for(&mut children, deadline) {
+            child::ask_to_end(&mut children);
+        }
+        child::end(&mut children, deadline + child::END_WITHIN / 5);
+    }
+}

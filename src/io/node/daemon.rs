@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -13,6 +13,7 @@ use super::file_workers::FileWorkers;
 use super::flow_opener::FlowOpener;
 use super::inbox::{EventSender, InboxEvent};
 use super::intake::{ConnectionIntake, EndedConnection, INBOX, SessionStep, session_ix};
+use super::node_stop::{NodeStop, NodeWishes};
 use super::node_transfer::NodeTransfer;
 use super::options::NodeOptions;
 use super::port_rails::RailSerial;
@@ -52,25 +53,10 @@ pub(super) struct Node {
     /// The machine that decides.
     pub(super) machine: NodeMachine,
     inbox: Receiver<InboxEvent>,
-    /// Set by the first signal that asks for the end.
-    stopped: Arc<AtomicBool>,
+    wishes: NodeWishes,
     pub(super) ends: bool,
     pub(super) workers: FileWorkers,
     confinement: Confinement,
-}
-
-/// Ends a node in good order, from any thread.
-pub(crate) struct NodeStop {
-    stopped: Arc<AtomicBool>,
-    post: EventSender,
-}
-
-impl NodeStop {
-    /// Wakes the control thread and has it remove what cannot be resumed on its way out.
-    pub(crate) fn stop(&self) {
-        self.stopped.store(true, Ordering::Release);
-        self.post.wake();
-    }
 }
 
 /// Runs a node until it is stopped. `on_start` gets the handle that stops it; an error of it ends
@@ -103,8 +89,15 @@ fn announce(node: &Node) -> Result<()> {
         address.map_err(|error| Error::new(Code::Internal, format!("no address: {error}")))?;
     // A launcher that is gone is noticed by the lease, and a log that cannot be written is no
     // reason to stop.
+    let line = if address.ip().is_unspecified() && node.options.launched {
+        let rails = node.ports.adverts().into_iter();
+        let at = rails.map(|rail| SocketAddr::new(rail.address.ip(), address.port()));
+        ready_line::print_all(&at.collect::<Vec<SocketAddr>>())
+    } else {
+        ready_line::print(address)
+    };
     let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{}", ready_line::print(address)).and_then(|()| out.flush());
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
     drop(out);
     transfer_log::log_start(address, node.ports.nics(), &node.options, &node.confinement);
     Ok(())
@@ -128,8 +121,7 @@ impl Node {
         let (notes, inbox) = crossbeam_channel::bounded(NOTES_MAX);
         let waker = Waker::new(poll.registry(), INBOX).map_err(failed)?;
         let post = EventSender::new(notes, waker);
-        let stopped = Arc::new(AtomicBool::new(false));
-        let stop = NodeStop { stopped: Arc::clone(&stopped), post: post.clone() };
+        let (wishes, stop) = NodeWishes::new(post.clone());
         // All that only an unconfined process can do is done, and there is no other thread yet.
         let confinement = confinement::begin(&mut options)?;
         log::write_apart();
@@ -155,7 +147,7 @@ impl Node {
             remembered: BTreeMap::new(),
             machine: options.machine(clock.now(), nics),
             inbox,
-            stopped,
+            wishes,
             ends: false,
             workers: FileWorkers::start(&options, post)?,
             options,
@@ -218,8 +210,8 @@ impl Node {
 
     fn tick(&mut self) {
         let now = awake();
-        if self.stopped.swap(false, Ordering::AcqRel) {
-            self.handle(NodeEvent::Stop);
+        while let Some(wish) = self.wishes.next() {
+            self.handle(wish);
         }
         while let Some(token) = self.intake.next_over(now) {
             self.session_ready(token);

@@ -18,7 +18,7 @@
 //! - `file_workers`: work on files; `workers`: threads for what may block; `file_budget`:
 //!   descriptors for the files of transfers
 //! - `confinement`: what a node may open once it listens
-//! - `inbox`: what rails and workers tell the control thread
+//! - `inbox`: what rails and workers tell the control thread; `node_stop`: what ends the node
 //!
 //! One transfer:
 //!
@@ -54,6 +54,7 @@ mod inbox;
 mod intake;
 pub(crate) mod keeping;
 mod keyring;
+mod node_stop;
 mod node_transfer;
 mod openings;
 mod port_rails;
@@ -76,7 +77,8 @@ mod workers;
 pub(crate) mod options;
 
 pub(crate) use crate::io::store::AllowedKinds;
-pub(crate) use daemon::{NodeStop, run};
+pub(crate) use daemon::run;
+pub(crate) use node_stop::NodeStop;
 pub(crate) use ports::{INSIDE_PREFIXES, LOOPBACK, is_link_local};
 pub(crate) use slots::locked_bytes;
 pub(crate) use threads::{NicLine, ThreadCount, threads};

@@ -16,9 +16,11 @@ use crate::app::transfer::resolve_first;
 use crate::core::error::{Code, Error, Result};
 use crate::core::spec::NodeAddress;
 use crate::io::confine::ConfineMode;
+use crate::io::launch::lifeline;
+use crate::io::launch::lifeline::LauncherSign;
 use crate::io::log::say;
 use crate::io::node::options::NodeOptions;
-use crate::io::node::{AllowedKinds, ThreadCount};
+use crate::io::node::{AllowedKinds, NodeStop, ThreadCount};
 use crate::io::session::{Identity, Key, SiteAccess};
 use crate::io::store::{RootOptions, RootRights};
 
@@ -55,8 +57,26 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
         pinning: pinning(&args.pin, listen),
         nics: args.nics.clone(),
     };
-    crate::io::node::run(options, signals::stop_on_signals)?;
+    let (launched, beats) = (args.launched, args.beats);
+    crate::io::node::run(options, |stop| {
+        if launched {
+            watch_launcher(stop.clone(), beats)?;
+        }
+        signals::stop_on_signals(stop)
+    })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends the node with its launcher, whose end of standard input closes then.
+fn watch_launcher(stop: NodeStop, beats: bool) -> Result<()> {
+    let tell = move |sign| match sign {
+        LauncherSign::Gone => stop.stop(),
+        LauncherSign::Silent => stop.launcher_is_silent(true),
+        LauncherSign::Back => stop.launcher_is_silent(false),
+    };
+    lifeline::watch(beats, tell).map_err(|error| {
+        Error::new(Code::Internal, format!("standard input cannot be watched: {error}"))
+    })
 }
 
 /// Returns the kinds of data that the node serves. A launched node serves the user who started it,

@@ -19,7 +19,7 @@ use crate::core::report::{NodeReport, Report, ReportError};
 use crate::core::spec::NodeAddress;
 use crate::core::units::printable_lines;
 use crate::io::launch;
-use crate::io::launch::LaunchConfig;
+use crate::io::launch::{HostStarter, LaunchConfig};
 use crate::io::node::options::NodeOptions;
 use crate::io::session::{Identity, Key};
 
@@ -160,13 +160,15 @@ impl TryOut<'_> {
         })?;
         let key = Key::generate()?;
         let launch_config = LaunchConfig {
-            program: &program,
+            program: Some(&program),
             root: Path::new(ROOT),
             secret: &key.to_hex(),
             slots: None,
+            starter: &HostStarter::Ssh(Vec::new()),
+            deploys: false,
         };
-        let launched = launch::here(self.own, launch_config)?;
-        let node = launched.addresses().next().expect("one was started");
+        let launched = launch::start_at(self.own, &launch_config)?;
+        let node = launched.addresses().flatten().next().expect("one was started");
         let here = [NodeAddress { host: node.ip().to_string(), port: node.port() }];
         let there = std::slice::from_ref(self.peer);
         let mut transfer = Transfer::new("doctor", self.settings.clone());

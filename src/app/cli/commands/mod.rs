@@ -7,6 +7,7 @@ mod client;
 mod copy;
 mod daemon;
 mod doctor;
+mod launched;
 mod output;
 mod own_transfers;
 mod plan;
@@ -14,6 +15,7 @@ mod run;
 mod spec_file;
 mod status_text;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use tracing::Level;
@@ -25,6 +27,7 @@ use crate::io::log;
 use crate::io::log::LogOptions;
 use crate::io::session::{make_key_file, make_pair_files};
 
+use launched::LaunchedTask;
 use output::failed;
 
 /// Parses the command line, carries out the command, and returns the exit status.
@@ -36,7 +39,12 @@ pub fn main() -> ExitCode {
 }
 
 fn carry_out() -> ExitCode {
-    let (command, log) = match Args::read(std::env::args_os()) {
+    carry_out_words(std::env::args_os())
+}
+
+/// Carries out the command of these words, of which the first is the program's name.
+fn carry_out_words(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let (command, log) = match Args::read(words) {
         Ok(Args { command, log }) => (command, log),
         Err(UsageError::Help(text)) => {
             return ended(false, output::print(&text).map(|()| ExitCode::SUCCESS));
@@ -53,7 +61,7 @@ fn carry_out() -> ExitCode {
         log::install(options, if log.verbose { Level::DEBUG } else { Level::INFO });
     }
     // A node is confined before it has a second thread.
-    if !matches!(command, CliCommand::Node(_)) {
+    if !matches!(command, CliCommand::Node(_) | CliCommand::Launched(_)) {
         log::write_apart();
     }
     let json = command.json();
@@ -70,6 +78,12 @@ fn carry_out() -> ExitCode {
         (Ok(()), CliCommand::Status(args)) => ended(json, client::status(&args)),
         (Ok(()), CliCommand::Cancel(args)) => ended(json, client::cancel(&args)),
         (Ok(()), CliCommand::Keygen(args)) => ended(json, keygen(&args)),
+        (Ok(()), CliCommand::Launched(args)) => match launched::launched(&args) {
+            Ok(LaunchedTask::Answer(true)) => ExitCode::SUCCESS,
+            Ok(LaunchedTask::Answer(false)) => ExitCode::FAILURE,
+            Ok(LaunchedTask::Node(words)) => carry_out_words(words),
+            Err(error) => failed(json, &error),
+        },
     }
 }
 

@@ -51,6 +51,8 @@ pub(crate) enum NodeEvent {
     RailsEnding,
     /// They have ended.
     RailsEnded,
+    /// The launcher of a launched node is out of reach over its own channel, or is there again.
+    Launcher { is_silent: bool },
     /// Somebody asks the node to end.
     Stop,
     /// The moment of `poll_timeout` has come.

@@ -338,6 +338,22 @@ fn a_launched_node_ends_with_its_master() {
     assert_eq!(alone.now.since(Moment(SECOND)), LEASE);
 }
 
+/// A node on another host was left behind for half a minute where a network vanished.
+#[test]
+fn a_launched_node_ends_once_both_its_launcher_and_its_master_are_out_of_reach() {
+    let mut bench = Bench::new(true);
+    bench.prepare(1, 1);
+    bench.open(TRANSFER);
+    let silent = |is_silent| NodeEvent::Launcher { is_silent };
+    let ends = |actions: Vec<NodeAction>| actions.contains(&NodeAction::Exit);
+    assert!(!ends(bench.hear(silent(true))), "its master is there");
+    assert!(!ends(bench.hear(silent(false))));
+    assert!(!ends(bench.hear(NodeEvent::SessionBroken { session: SessionIx(1) })), "it may return");
+    assert!(ends(bench.hear(silent(true))));
+    let mut alone = Bench::new(true);
+    assert!(ends(alone.hear(silent(true))), "nobody came");
+}
+
 #[test]
 fn a_source_that_was_written_to_makes_a_report_a_failure() {
     let mut bench = attempt_in("up");

@@ -1,0 +1,78 @@
+//! `launched`: the node that a launcher on another host describes on standard input.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
+
+use crate::app::cli::args::LaunchedArgs;
+use crate::core::error::{Code, Error, Result};
+use crate::core::launch::host_script::{dialect, runs};
+use crate::core::launch::orders::{NodeOrders, ORDERS_BYTES_MAX};
+
+/// What a program that a launcher has found or sent is to do.
+pub(super) enum LaunchedTask {
+    /// Say whether it is the right one.
+    Answer(bool),
+    /// Carry out the command of these words.
+    Node(Vec<OsString>),
+}
+
+pub(super) fn launched(args: &LaunchedArgs) -> Result<LaunchedTask> {
+    if let Some(asked) = &args.speaks {
+        return Ok(LaunchedTask::Answer(*asked == dialect()));
+    }
+    if let Some(hash) = &args.is {
+        return Ok(LaunchedTask::Answer(own_hash().is_some_and(|own| own == *hash)));
+    }
+    // Nobody reads it where the launcher is gone.
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{}", runs()).and_then(|()| out.flush());
+    drop(out);
+    let orders = read_orders()?;
+    let mut words: Vec<String> =
+        ["cep-fast", "node", "--launched", "--beats", "--listen"].map(String::from).to_vec();
+    words.push(SocketAddr::new(reached_at(), orders.port).to_string());
+    words.extend(orders.arguments);
+    Ok(LaunchedTask::Node(words.into_iter().map(Into::into).collect()))
+}
+
+/// Returns the address at which the login of this session came in: the others reach it there, too.
+/// Without one, all of them.
+fn reached_at() -> IpAddr {
+    let connection = std::env::var("SSH_CONNECTION").unwrap_or_default();
+    let address = connection.split(' ').nth(2).and_then(|address| address.parse().ok());
+    address.unwrap_or(Ipv4Addr::UNSPECIFIED.into())
+}
+
+/// Reads the line of orders, and nothing of the secret after it.
+fn read_orders() -> Result<NodeOrders> {
+    let refused = |what: String| {
+        Error::new(Code::Usage, format!("standard input: {what}"))
+            .remedy("this command is for launchers: start a node with cep-fast node")
+    };
+    let stdin = io::stdin().as_fd().try_clone_to_owned();
+    let mut stdin = File::from(stdin.map_err(|error| refused(error.to_string()))?);
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while line.len() < ORDERS_BYTES_MAX {
+        match stdin.read(&mut byte) {
+            Ok(1) if byte[0] != b'\n' => line.push(byte[0]),
+            Ok(1) => {
+                let line = String::from_utf8_lossy(&line);
+                return NodeOrders::parse(&line).map_err(refused);
+            }
+            Ok(_) => return Err(refused("it ended before the orders".into())),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(refused(error.to_string())),
+        }
+    }
+    Err(refused("the orders are too long".into()))
+}
+
+/// Returns the BLAKE3 of this program.
+fn own_hash() -> Option<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open("/proc/self/exe").ok()?).ok()?;
+    Some(hasher.finalize().to_hex().to_string())
+}

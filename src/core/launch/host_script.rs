@@ -1,0 +1,139 @@
+//! Host script: the command that a starter runs on a host. It is the same for every host: names,
+//! paths and secrets go over its standard input.
+//!
+//! It looks for the program, in the search path and in the user's cache, and becomes it. Where
+//! there is none of this version it says so, and stores the one that it is sent.
+//!
+//! The login shell reads it, whichever that is, and hands it to `sh`: between single quotes, with
+//! nothing in it that csh or fish read there: no quote, no `!`, no backslash, no end of a line.
+
+use crate::core::wire::version::VERSIONS;
+
+/// Version of what a launcher and a started program say to each other.
+const VERSION: u32 = 1;
+/// First word of the lines by which the script speaks to the launcher.
+const LEAD: &str = "cep-fast-launch";
+/// Limit on a line of another host.
+pub(crate) const LINE_BYTES_MAX: usize = 4096;
+
+/// Returns the version of launching and of the protocol in one word: programs of one can start each
+/// other.
+pub(crate) fn dialect() -> String {
+    format!("{VERSION}.{}", VERSIONS.max)
+}
+
+/// Returns the command for a host, as words, for the program of a release.
+pub(crate) fn words(release: &str) -> [String; 3] {
+    let script =
+        SCRIPT.replace("DIALECT", &dialect()).replace("RELEASE", release).replace("LEAD", LEAD);
+    // Lines are for readers of this file.
+    let script = script.lines().map(str::trim).collect::<Vec<&str>>().join(" ");
+    ["/bin/sh".into(), "-c".into(), script]
+}
+
+/// Statuses are those of the program; remedies follow its form. A program that is sent never
+/// replaces one in place: it gets its name when it is whole and runs.
+const SCRIPT: &str = r#"
+umask 077; m=$(uname -m); d=${XDG_CACHE_HOME:-$HOME/.cache}/cep-fast;
+f=$d/cep-fast-RELEASE-DIALECT-$m;
+fail() { echo "cep-fast: $1" >&2; echo "  try: $2" >&2; exit "$3"; };
+while :; do
+for c in "$(command -v cep-fast)" "$f"; do
+if [ -x "$c" ] && "$c" launched --speaks DIALECT </dev/null >/dev/null 2>&1; then
+exec "$c" launched; fi; done;
+echo "LEAD needs $(uname -s) $m"; read -r n h || exit 3;
+if [ "$n" = again ]; then continue; fi;
+mkdir -p "$d" 2>/dev/null || fail "$d cannot be made"
+"make it a directory that you can write to, or install cep-fast there" 5;
+find "$d" -name ".new-*" -mmin +60 -exec rm -f {} + 2>/dev/null;
+t=$d/.new-$h-$$; trap "rm -f $t" HUP INT TERM EXIT;
+{ head -c "$n" >"$t"; } 2>/dev/null;
+[ "$(wc -c <"$t" 2>/dev/null)" -eq "$n" ] ||
+fail "$d has no room for the program of $n bytes, or cannot be written"
+"make room there, or install cep-fast" 5;
+chmod 700 "$t";
+"$t" launched --is "$h" </dev/null >/dev/null 2>&1; s=$?;
+case $s in 0) ;;
+126|127) fail "the program that was sent cannot run there ($d, $m)"
+"allow programs in $d, put a static build beside the own program (tools/release),
+or install cep-fast for $m" 5;;
+*) fail "the program that was sent does not run there (status $s, $m)"
+"put a static build beside the own program (tools/release), or install cep-fast there" 5;; esac;
+mv -f "$t" "$f" || fail "$f cannot be written" "make it a file that you can write to" 5;
+for o in "$d"/cep-fast-*-"$m"; do [ "$o" = "$f" ] || rm -f "$o"; done;
+echo "LEAD stored"; done
+"#;
+
+/// A line of a host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum HostLine {
+    /// The program runs, and waits for its orders.
+    Runs,
+    /// There is none: a program for this system and machine is needed.
+    Needs { system: String, machine: String },
+    /// The program was stored, and is looked for again.
+    Stored,
+}
+
+impl HostLine {
+    /// Parses a line; `None` if it is something else, such as a banner.
+    pub(crate) fn parse(line: &str) -> Option<HostLine> {
+        let mut words = line.split_ascii_whitespace();
+        if words.next() != Some(LEAD) {
+            return None;
+        }
+        let heard = match (words.next()?, words.next(), words.next()) {
+            ("runs", None, None) => HostLine::Runs,
+            ("stored", None, None) => HostLine::Stored,
+            ("needs", Some(system), Some(machine)) => {
+                HostLine::Needs { system: system.to_owned(), machine: machine.to_owned() }
+            }
+            _ => return None,
+        };
+        words.next().is_none().then_some(heard)
+    }
+}
+
+/// Returns the line by which the program says that it runs.
+pub(crate) fn runs() -> String {
+    format!("{LEAD} runs")
+}
+
+/// Returns the answer to a host that needs the program, before its bytes.
+pub(crate) fn sends(bytes: u64, hash: &str) -> String {
+    format!("{bytes} {hash}\n")
+}
+
+/// The answer to a host that needs the program, when it may have come there another way.
+pub(crate) const LOOK_AGAIN: &str = "again\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_shell_reads_anything_in_the_script() {
+        let [.., script] = words("0.1.0");
+        for forbidden in ["'", "!", "\\", "\n", "RELEASE", "DIALECT", "LEAD"] {
+            assert!(!script.contains(forbidden), "{forbidden:?} in {script}");
+        }
+    }
+
+    #[test]
+    fn lines_of_the_script_and_of_banners_are_told_apart() {
+        let needs = HostLine::Needs { system: "Linux".into(), machine: "x86_64".into() };
+        let cases = [
+            (runs().as_str(), Some(HostLine::Runs)),
+            ("cep-fast-launch stored\r", Some(HostLine::Stored)),
+            ("cep-fast-launch needs Linux x86_64", Some(needs)),
+            ("cep-fast-launch needs Linux", None),
+            ("cep-fast-launch runs away", None),
+            ("Welcome to cep-fast-launch runs", None),
+            ("", None),
+        ]
+        .map(|(line, expected)| (line.to_owned(), expected));
+        for (line, expected) in cases {
+            assert_eq!(HostLine::parse(&line), expected, "{line}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Parameters of launched nodes.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use crate::core::error::{Code, Error, Result};
+use crate::core::launch::method::LaunchCommand;
+use crate::io::log;
+
+/// Mark of a process that was started as a node, and of its children. Such a process starts no
+/// nodes: a wrong program that starts nodes would start itself forever.
+pub(super) const LAUNCHED: &str = "CEP_FAST_LAUNCHED";
+
+/// Parameters of launched nodes.
+#[derive(Clone, Debug)]
+pub(crate) struct LaunchConfig<'a> {
+    /// The `cep-fast` program here, if it is known.
+    pub(crate) program: Option<&'a Path>,
+    /// Root directory of the nodes.
+    pub(crate) root: &'a Path,
+    /// Key of this transfer's control sessions in hex digits; it is passed on standard input, never
+    /// on the command line.
+    pub(crate) secret: &'a str,
+    pub(crate) slots: Option<u32>,
+    /// What runs a command on another host.
+    pub(crate) starter: &'a HostStarter,
+    /// True if the program is sent to hosts that have none.
+    pub(crate) deploys: bool,
+}
+
+/// What runs a command on another host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum HostStarter {
+    /// `ssh`, or what was named instead, with options.
+    Ssh(Vec<String>),
+    /// Another command.
+    Command(LaunchCommand),
+}
+
+impl HostStarter {
+    /// Parses the command of `--ssh`.
+    ///
+    /// # Errors
+    /// `Code::Usage` if it is none.
+    pub(crate) fn ssh(command: &str) -> Result<HostStarter> {
+        let words = shlex::split(command).filter(|words| !words.is_empty());
+        words.map(HostStarter::Ssh).ok_or_else(|| {
+            Error::new(Code::Usage, format!("--ssh {command:?} is no command"))
+                .remedy("name a program, with options if it takes some: --ssh 'ssh -p 2222'")
+        })
+    }
+}
+
+impl LaunchConfig<'_> {
+    /// Returns the program for nodes here.
+    ///
+    /// # Errors
+    /// `Code::Usage` if none is named, or in a process that was started as a node itself.
+    pub(super) fn program(&self) -> Result<&Path> {
+        let program = self.program.ok_or_else(|| {
+            Error::new(Code::Usage, "no program is named for the nodes that are to be started here")
+                .remedy("set Settings::program to the path of cep-fast")
+        })?;
+        check_program(std::env::var_os(LAUNCHED).is_some(), program)?;
+        Ok(program)
+    }
+
+    /// Returns the arguments that nodes have everywhere.
+    pub(super) fn node_arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["--root".into(), self.root.into()];
+        arguments.extend(log::node_arguments().into_iter().map(OsString::from));
+        if let Some(slots) = self.slots {
+            arguments.extend(["--slots".into(), slots.to_string().into()]);
+        }
+        arguments
+    }
+}
+
+fn check_program(was_launched: bool, program: &Path) -> Result<()> {
+    if !was_launched {
+        return Ok(());
+    }
+    let what = format!(
+        "this process was started as a node, and would start {} as more of them",
+        program.display()
+    );
+    Err(Error::new(Code::Usage, what)
+        .remedy(format!("name the cep-fast program in Settings::program, or unset {LAUNCHED}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_was_launched_launches_no_nodes() {
+        let error = check_program(true, Path::new("/usr/bin/mine"))
+            .expect_err("it would start itself for ever");
+        assert_eq!(error.code, Code::Usage);
+        assert!(error.message.contains("/usr/bin/mine"), "{error}");
+    }
+}

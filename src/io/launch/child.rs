@@ -85,6 +85,11 @@ impl ChildWords {
         &self.lines
     }
 
+    /// Returns true if the program, or the script that looks for it, has said why it ended.
+    pub(super) fn are_ours(&self) -> bool {
+        self.lines.iter().any(|line| line.starts_with("cep-fast: "))
+    }
+
     /// Forgets all.
     pub(super) fn clear(&mut self) {
         self.lines.clear();

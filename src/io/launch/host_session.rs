@@ -65,13 +65,14 @@ impl HostSession {
     fn follow(mut self, output: PipeReader) {
         let (mut words, mut program) = (ChildWords::default(), ProgramState::Unknown);
         let mut lines = child::lines(output);
-        let mut listens = false;
+        let (mut runs, mut listens) = (false, false);
         for line in lines.by_ref() {
             match HostLine::parse(&line) {
                 Some(HostLine::Runs) => {
                     self.tell(HostEvent::Open);
                     // A banner is nobody's error.
                     words.clear();
+                    runs = true;
                     self.give_orders();
                 }
                 Some(HostLine::Needs { system, machine }) => {
@@ -84,6 +85,8 @@ impl HostSession {
                     self.deployment.first_is_done();
                     self.tell(HostEvent::Progress);
                 }
+                // A banner may say anything.
+                None if !runs => words.keep(line),
                 None => match ready_line::parse_all(&line) {
                     Some(Ok(addresses)) => {
                         words.lines().iter().for_each(|line| pass_on(line, Some(&self.name)));

@@ -86,6 +86,7 @@ const ARROWS: [(&str, &[&str]); 38] = [
     ("core/doctor", &["core/receiver", "core/report", "core/units"]),
     ("io/clock", &["core/units"]),
     ("io/log", &["core/units"]),
+    ("io/event_writer", &["core/error"]),
     ("io/system_calls", &["core/error"]),
     (
         "io/store",

@@ -2,6 +2,7 @@
 //! actions into operations and messages.
 //!
 //! - [`clock`], [`log`], [`system_calls`]: time, lines on standard error, errors in words
+//! - [`event_writer`]: lines for whoever watches a transfer
 //! - [`store`]: sources and destinations
 //! - [`confine`]: what the kernel lets this process do
 //! - [`session`]: one secured connection
@@ -11,6 +12,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod confine;
+pub(crate) mod event_writer;
 pub(crate) mod launch;
 pub(crate) mod log;
 pub(crate) mod master;

@@ -82,6 +82,10 @@ fn the_other_commands() {
     };
     assert!(status.json && status.master.keys.key_file.is_some());
     assert!(matches!(typed("cancel m:1").unwrap(), CliCommand::Cancel(_)));
+    let CliCommand::Cancel(cancel) = typed("cancel --transfer 7").unwrap() else {
+        panic!("not cancel")
+    };
+    assert!(cancel.master.address.is_none() && cancel.transfer.as_deref() == Some("7"));
     let CliCommand::Doctor(doctor) = typed("doctor --json").unwrap() else { panic!("not doctor") };
     assert!(doctor.json);
     assert!(matches!(typed("keygen k").unwrap(), CliCommand::Keygen(_)));
@@ -112,6 +116,8 @@ fn mistakes_are_usage_errors() {
         "node --listen a:1 --root / --key-file k --insecure-no-key",
         "status m",
         "cancel m",
+        "cancel --all --transfer x",
+        "cancel m:1 --all",
         "keygen",
         "bench --from a --to b:1",
         "bench --launch local --seconds 0",

@@ -47,6 +47,9 @@ pub struct BenchArgs {
     /// End with one JSON object on one line of standard output, instead of tables
     #[arg(long)]
     pub json: bool,
+    /// Add one JSON object a line to FILE for each event of each run; - is standard output
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
     /// Measure over all NICs with 1, 2, … threads each, up to those of the nodes, and print the
     /// sufficient --threads-per-nic
     #[arg(long)]

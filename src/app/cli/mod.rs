@@ -12,6 +12,7 @@ pub mod support;
 
 mod bench_args;
 mod commands;
+mod events;
 mod key_args;
 mod launch_args;
 mod root_arg;

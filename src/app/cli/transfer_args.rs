@@ -26,6 +26,10 @@ pub struct TransferArgs {
     /// End with one JSON object on one line of standard output, instead of tables
     #[arg(long)]
     pub json: bool,
+    /// Add one JSON object a line to FILE for each event of the transfer; - is standard output
+    /// (docs/OPERATING.md lists them)
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
     /// Progress on standard error
     #[arg(long, value_enum, default_value_t = ProgressMode::Auto, value_name = "WHEN")]
     pub progress: ProgressMode,

@@ -15,6 +15,7 @@ use super::attempt::AttemptConfig;
 use super::deadlines::{MasterDeadlines, PREPARE_WITHIN};
 use super::ending::EndingCause;
 use super::group_dealing::MemberReport;
+use super::incidents::{Incident, IncidentList};
 use super::landing::LandedChecks;
 use super::peer::{PeerRecord, PeerStage, SentMessage};
 use super::peer_table::PeerTable;
@@ -75,6 +76,7 @@ pub(crate) struct Coordinator {
     pub(super) replicas: ReplicaSet,
     pub(super) landings: LandedChecks,
     pub(super) ending: EndingCause,
+    pub(super) incidents: IncidentList,
     pub(super) deadlines: MasterDeadlines,
 }
 
@@ -94,6 +96,7 @@ impl Coordinator {
             replicas: ReplicaSet::default(),
             landings: LandedChecks::default(),
             ending: EndingCause::default(),
+            incidents: IncidentList::default(),
         }
     }
 
@@ -102,7 +105,10 @@ impl Coordinator {
         match event {
             CoordinatorEvent::NodeUp { node, advert } => self.node_up(now, node, advert),
             CoordinatorEvent::NodeDown { node, error } => self.node_down(node, error),
-            CoordinatorEvent::NodeBack { node, heard } => self.peers.resend(node, heard),
+            CoordinatorEvent::NodeBack { node, heard } => {
+                self.incidents.add(Incident::Restored { node });
+                self.peers.resend(node, heard);
+            }
             CoordinatorEvent::Message { node, message } => self.message(now, node, message),
             CoordinatorEvent::Oversized { node, error } => {
                 self.peers[node].stage = PeerStage::Gone;
@@ -184,14 +190,22 @@ impl Coordinator {
         if was == PeerStage::Moving {
             self.ending.missing.extend(self.planning.unsettled(self.planning_input(), node));
         }
-        if !harmless {
+        if harmless {
+            self.incidents.add(Incident::Lost { node, error });
+        } else {
             self.node_failed(node, error);
         }
+    }
+
+    /// Records that a node's session broke, which is to be resumed.
+    pub(super) fn session_broke(&mut self, node: NodeIx, error: Error) {
+        self.incidents.add(Incident::Broken { node, error });
     }
 
     pub(super) fn node_failed(&mut self, node: NodeIx, error: Error) {
         let address = &self.roster.get(node).address;
         self.peers[node].failed = true;
+        self.incidents.add(Incident::Lost { node, error: error.clone() });
         self.ending.record(error.at(address));
     }
 
@@ -343,6 +357,11 @@ impl Coordinator {
         } else {
             None
         }
+    }
+
+    /// Returns a number that grows with every plan, and with every incident at a node.
+    pub(crate) fn news_count(&self) -> usize {
+        self.planning.made().len() + self.incidents.count()
     }
 
     /// Adds a warning for the user.

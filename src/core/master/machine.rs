@@ -315,6 +315,9 @@ impl MasterMachine {
         let link = &mut self.links[node.at()];
         let retry_at = match &mut link.stage {
             LinkStage::Up => {
+                if !is_gone {
+                    self.coordinator.session_broke(node, error.clone());
+                }
                 let to_try = link.to_try(&rails);
                 link.stage =
                     LinkStage::Broken(Box::new(BrokenSession { to_try, retry_at: Some(now) }));

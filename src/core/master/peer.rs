@@ -74,6 +74,11 @@ impl PeerRecord {
         self.advert.as_ref().map(|bytes| control::decode(bytes).expect("it was encoded here"))
     }
 
+    /// Returns true once the node has connected.
+    pub(super) fn was_met(&self) -> bool {
+        self.advert.is_some()
+    }
+
     /// Records the states of the node's rows.
     pub(super) fn share(&mut self, rows: &[RowState]) {
         if rows.iter().any(|row| row.shared) {

@@ -37,6 +37,19 @@ pub(super) struct TransferPlanning {
     lost: BTreeSet<NodeIx>,
     /// The moment at which lost relays were looked for last.
     looked: Option<Moment>,
+    /// The plans so far.
+    made: Vec<MadePlan>,
+}
+
+/// A plan that was put in force, and why it took the place of the one before.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct MadePlan {
+    /// Time that its receivers take from then on, by the planner.
+    pub(super) seconds: f64,
+    /// Nodes that are slower than their adverts say.
+    pub(super) slow: Vec<NodeIx>,
+    /// Relays whose parts others pass on.
+    pub(super) lost: Vec<NodeIx>,
 }
 
 /// Records of the coordinator that planning reads.
@@ -79,11 +92,13 @@ impl TransferPlanning {
         self.modes.decide(input.roster);
         let plan = plan::plan(&problem, input.terms.options().scheduler)?;
         self.feedback.begin(&plan.planned, &plan.receiver_seconds(&problem));
+        let made = MadePlan { seconds: plan.predicted_seconds, slow: Vec::new(), lost: Vec::new() };
         let context = context(input, &self.resuming, &self.modes);
         self.current.begin(context, plan, &problem)?;
         if input.terms.deals_late() {
             self.current.deal_first(now, context, &problem)?;
         }
+        self.made.push(made);
         Ok(())
     }
 
@@ -194,13 +209,13 @@ impl TransferPlanning {
         for node in &self.lost {
             problem.nodes[node.at()].relays = false;
         }
-        let slow: Vec<NodeIx> =
-            self.feedback.slow().into_iter().chain(self.lost.iter().copied()).collect();
+        let (slow, lost) = (self.feedback.slow(), self.lost.iter().copied());
+        let avoided: Vec<NodeIx> = slow.iter().copied().chain(lost.clone()).collect();
         let context = context(input, &self.resuming, &self.modes);
         let old = self.current.plan().expect("bytes move by a plan");
         let left = self.current.left(context, old, &self.feedback);
         // Keep the current plan if no new one can be made now.
-        let Ok(new) = plan::replan(&problem, old, &slow, &left) else {
+        let Ok(new) = plan::replan(&problem, old, &avoided, &left) else {
             return false;
         };
         let rest = plan::rest(&new.planned, &left);
@@ -213,6 +228,8 @@ impl TransferPlanning {
         let is_replaced = self.current.replace(context, new, &rest, &seconds);
         if is_replaced {
             self.feedback.begin(&rest, &seconds);
+            let (seconds, lost) = (seconds.into_iter().fold(0.0, f64::max), lost.collect());
+            self.made.push(MadePlan { seconds, slow, lost });
         }
         is_replaced
     }
@@ -220,6 +237,11 @@ impl TransferPlanning {
     /// Returns the plan in force, once there is one.
     pub(super) fn plan(&self) -> Option<&Plan> {
         self.current.plan()
+    }
+
+    /// Returns the plans so far. Further parts of groups are no plans.
+    pub(super) fn made(&self) -> &[MadePlan] {
+        &self.made
     }
 
     /// Returns the number of plans so far. Further parts of groups are no plans.

@@ -118,7 +118,7 @@ fn phases(coordinator: &Coordinator, wall: Duration) -> PhaseReport {
 }
 
 /// Returns the lower bound and its cause: nodes and networks, or the requested limit.
-fn bound(coordinator: &Coordinator, assumes_speed: bool) -> Option<(f64, String)> {
+pub(super) fn bound(coordinator: &Coordinator, assumes_speed: bool) -> Option<(f64, String)> {
     let bound = coordinator.planning.bound()?;
     let limit_seconds = coordinator.planning.limit_seconds(coordinator.planning_input());
     if let Some(seconds) = limit_seconds.filter(|seconds| *seconds > bound.seconds) {

@@ -94,6 +94,11 @@ pub(crate) fn node_arguments() -> Vec<&'static str> {
     OPTIONS.get().map_or(Vec::new(), |options| options.arguments())
 }
 
+/// Returns the present time of day as log lines have it.
+pub(crate) fn time_now() -> String {
+    line::time_now()
+}
+
 /// Logs a refusal. One line of each `kind` and address is written in ten seconds; the others are
 /// counted.
 pub(crate) fn refused(kind: &'static str, from: Option<IpAddr>, why: &dyn Display) {

@@ -97,9 +97,12 @@ struct MasterLoop<'a> {
     rate: RecentRate,
     show: &'a mut dyn FnMut(&Coordinator),
     shown: Instant,
+    /// What the coordinator had to tell when it was shown.
+    news: usize,
 }
 
-/// Runs a transfer to its end. `show` is called now and then with its progress.
+/// Runs a transfer to its end. `show` is called a few times a second with its progress, when there
+/// is news, and at the end.
 ///
 /// # Errors
 /// `Code::Internal` if this process has no event queue, or may not open a socket for every node.
@@ -142,9 +145,11 @@ pub(crate) fn conduct(
         rate: RecentRate::default(),
         show,
         shown: awake(),
+        news: 0,
     };
     the_loop.follow();
     the_loop.run()?;
+    (the_loop.show)(the_loop.machine.coordinator());
     Ok(the_loop.machine.into_coordinator())
 }
 
@@ -227,8 +232,9 @@ impl MasterLoop<'_> {
         }
         let coordinator = self.machine.coordinator();
         self.shared.landed_bytes.store(coordinator.landed_bytes(), Ordering::Relaxed);
-        if now >= self.shown + SHOW_EVERY {
-            self.shown = now;
+        let news = coordinator.news_count();
+        if now >= self.shown + SHOW_EVERY || news != self.news {
+            (self.shown, self.news) = (now, news);
             self.rate.add(moment, coordinator.landed_bytes());
             (self.show)(self.machine.coordinator());
         }

@@ -1,6 +1,7 @@
 //! `bench`: transfers from memory to memory between nodes, compared with line rate, over 1 … k NICs
 //! or with 1 … t threads each.
 
+use std::cell::RefCell;
 use std::fs;
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -9,12 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::ValueEnum;
 
-use super::output::{print, print_json};
+use super::output::{print, print_apart, print_json};
 use super::run::{own_program, watch};
 use crate::app::bench::{
     BenchFigures, BenchStep, NextRun, PROBE_BYTES, parts, rows, svg, threads_enough,
 };
 use crate::app::cli::args::{BenchArgs, BenchNodes};
+use crate::app::cli::events::{EventLog, is_stdout};
 use crate::app::cli::fail;
 use crate::app::cli::signals::cancel_on_signals;
 use crate::app::transfer::{Settings, Transfer, TransferHandle};
@@ -31,7 +33,8 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode> {
     cancel_on_signals(move || on_signal.cancel())?;
     // Files are tested before the measurement.
     args.svg.as_deref().map_or(Ok(()), can_write)?;
-    let bench = BenchRun { args, senders, receivers, stop };
+    let events = RefCell::new(EventLog::open(args.events.as_deref())?);
+    let bench = BenchRun { args, senders, receivers, stop, events };
     let check = args
         .check
         .to_possible_value()
@@ -43,7 +46,11 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode> {
         threads_per_nic: None,
         error: None,
     };
-    let ended = bench.measure(&mut figures)?;
+    let ended = bench.measure(&mut figures);
+    if let Some(events) = bench.events.take() {
+        events.finish();
+    }
+    let ended = ended?;
     figures.error = ended.error.clone();
     // If steps are missing, one of them could have been better.
     figures.threads_per_nic =
@@ -53,6 +60,9 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode> {
     }
     let written = if args.json {
         print_json(&json(&figures))
+    } else if args.events.as_deref().is_some_and(is_stdout) {
+        print_apart(&figures.to_string());
+        Ok(())
     } else if ended.error.is_none() || !figures.steps.is_empty() {
         print(&figures.to_string())
     } else {
@@ -124,6 +134,7 @@ struct BenchRun<'a> {
     senders: Vec<NodeAddress>,
     receivers: Vec<NodeAddress>,
     stop: Arc<StopSignal>,
+    events: RefCell<Option<EventLog>>,
 }
 
 impl BenchRun<'_> {
@@ -186,7 +197,11 @@ impl BenchRun<'_> {
             transfer.schedule(row);
         }
         self.stop.watch(transfer.handle());
-        let report = watch(&transfer, self.args.progress);
+        let mut events = self.events.borrow_mut();
+        let report = watch(&transfer, self.args.progress, events.as_mut());
+        if let (Some(events), Ok(report)) = (events.as_mut(), &report) {
+            events.end(report);
+        }
         if transfer.handle().was_cancelled() {
             // A client of one run means the benchmark.
             self.stop.cancel();

@@ -27,6 +27,12 @@ pub(super) fn print(result: &str) -> Result<()> {
     }
 }
 
+/// Prints a result on standard error, where standard output has lines for a program.
+pub(super) fn print_apart(result: &str) {
+    // With nobody to read it, the exit status still tells.
+    let _ = io::stderr().write_all(format!("{}\n", result.trim_end()).as_bytes());
+}
+
 /// Prints one JSON object on one line.
 ///
 /// # Errors

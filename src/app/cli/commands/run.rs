@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use super::output::{print, print_json, transfer_failed, warn};
+use super::output::{print, print_apart, print_json, transfer_failed, warn};
 use super::spec_file::read_spec;
 use crate::app::cli::args::{DeployMode, ProgressMode, RunArgs, TransferArgs, VerifyArg};
+use crate::app::cli::events::{EventLog, is_stdout};
 use crate::app::cli::signals::cancel_on_signals;
 use crate::app::cli::{NodeProgress, ProgressDisplay, ProgressSnapshot, fail};
 use crate::app::transfer::{Settings, Transfer};
@@ -38,16 +39,24 @@ pub(super) fn carry_out(
     noticed: Vec<String>,
 ) -> ExitCode {
     let handle = transfer.handle();
-    let ended =
-        cancel_on_signals(move || handle.cancel()).and_then(|()| watch(transfer, args.progress));
+    let mut events = match EventLog::open(args.events.as_deref()) {
+        Ok(events) => events,
+        Err(error) => return not_begun(&transfer.spec().id, args, &error, None),
+    };
+    let ended = cancel_on_signals(move || handle.cancel())
+        .and_then(|()| watch(transfer, args.progress, events.as_mut()));
     let mut report = match ended {
         Ok(report) => report,
-        Err(error) => return failed(&transfer.spec().id, args, &error),
+        Err(error) => return not_begun(&transfer.spec().id, args, &error, events),
     };
     report.warnings.splice(0..0, noticed);
+    end_events(events, &report);
     let written = if args.json {
         report.warnings.iter().for_each(|warning| warn(warning));
         print_json(&report.json())
+    } else if report.tells() && args.events.as_deref().is_some_and(is_stdout) {
+        print_apart(&report.tables());
+        Ok(())
     } else if report.tells() {
         print(&report.tables())
     } else {
@@ -61,8 +70,23 @@ pub(super) fn carry_out(
 
 /// Prints the error of a transfer that did not begin, and returns its exit status.
 pub(super) fn failed(id: &str, args: &TransferArgs, error: &Error) -> ExitCode {
+    // The first error is the one to tell.
+    let events = EventLog::open(args.events.as_deref()).unwrap_or_default();
+    not_begun(id, args, error, events)
+}
+
+/// Like [`failed`], with the events to which the end belongs.
+fn not_begun(id: &str, args: &TransferArgs, error: &Error, events: Option<EventLog>) -> ExitCode {
     let report = Report::failed(id, args.scheduler.name(), args.check.name(), error);
+    end_events(events, &report);
     transfer_failed(args.json, &report, error)
+}
+
+fn end_events(events: Option<EventLog>, report: &Report) {
+    if let Some(mut events) = events {
+        events.end(report);
+        events.finish();
+    }
 }
 
 /// Like [`failed`], for a wrong command line that requests JSON.
@@ -71,8 +95,17 @@ pub(super) fn mistyped(error: &Error) -> ExitCode {
     transfer_failed(true, &Report::failed("", scheduler, check, error), error)
 }
 
-/// Runs a transfer with progress.
-pub(super) fn watch(transfer: &Transfer, mode: ProgressMode) -> Result<Report> {
+/// Runs a transfer with progress and events, but for that of its end.
+pub(super) fn watch(
+    transfer: &Transfer,
+    mode: ProgressMode,
+    mut events: Option<&mut EventLog>,
+) -> Result<Report> {
+    if let Some(events) = &mut events
+        && transfer.spec().validate().is_ok()
+    {
+        events.start(transfer.spec());
+    }
     let mut progress = ProgressDisplay::new(mode);
     let mut rates = NodeRates::default();
     let handle = transfer.handle();
@@ -82,6 +115,9 @@ pub(super) fn watch(transfer: &Transfer, mode: ProgressMode) -> Result<Report> {
             crate::io::log::print_error_line(&format!(
                 "status and cancel reach this transfer at {address}"
             ));
+        }
+        if let Some(events) = &mut events {
+            events.look(coordinator);
         }
         if mode != ProgressMode::Never {
             let now = Instant::now();

@@ -235,13 +235,18 @@ mod tests {
     #[test]
     fn a_fifo_that_nobody_reads_takes_what_has_room_and_is_given_up() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("fifo");
-        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let fifo = |name: &str| {
+            let path = folder.path().join(name);
+            nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            path
+        };
+        let path = fifo("unread");
         let writer = EventWriter::file(&path).unwrap();
         let taken = (0..2 * LINES_MAX).filter(|at| writer.push(at.to_string())).count();
         assert!((LINES_MAX..=LINES_MAX + 1).contains(&taken), "{taken}");
         assert!(writer.finish().is_some());
 
+        let path = fifo("read late");
         let writer = EventWriter::file(&path).unwrap();
         let long = "x".repeat(BYTES_MAX / 2);
         let taken = (0..10).filter(|_| writer.push(long.clone())).count();

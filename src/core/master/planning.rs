@@ -244,6 +244,12 @@ impl TransferPlanning {
         &self.made
     }
 
+    /// Adds a plan to those so far.
+    #[cfg(test)]
+    pub(super) fn add_made(&mut self, made: MadePlan) {
+        self.made.push(made);
+    }
+
     /// Returns the number of plans so far. Further parts of groups are no plans.
     pub(super) fn plan_count(&self) -> u32 {
         self.feedback.plan_count()

@@ -21,7 +21,7 @@ const WINGS: [(&str, &[&str]); 4] =
 
 /// Rooms that each room may use, besides the crates under this one. A room may only use those above
 /// it, so that no two use each other.
-const ARROWS: [(&str, &[&str]); 38] = [
+const ARROWS: [(&str, &[&str]); 39] = [
     ("core/units", &[]),
     ("core/error", &["core/units"]),
     ("core/options", &["core/units"]),

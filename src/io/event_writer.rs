@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
 
 use crate::core::error::{Code, Error, Result};
 
@@ -19,8 +19,6 @@ const LINES_MAX: usize = 4096;
 const BYTES_MAX: usize = 8 << 20;
 /// Time at the end in which a file takes nothing, after which it is given up.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Interval of looks for room.
-const ROOM_EVERY: Duration = Duration::from_millis(5);
 /// Interval of looks at a file that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -113,16 +111,20 @@ impl EventWriter {
         is_taken
     }
 
-    /// Waits until there is room for a line: as long as it takes on standard output, as with every
-    /// result, and until a file has taken nothing for two seconds. Returns false then.
-    pub(crate) fn wait_for_room(&self, bytes: usize) -> bool {
-        let has_room = || {
-            let waiting = self.shared.waiting_bytes.load(Ordering::Relaxed);
-            !self.lines.is_full() && (waiting == 0 || waiting + bytes <= BYTES_MAX)
-        };
+    /// Takes a line, and waits until there is room for it: as long as it takes on standard output,
+    /// as with every result, and until a file has taken nothing for two seconds. Returns false
+    /// then.
+    pub(crate) fn push_last(&self, line: String) -> bool {
+        let mut line = Some(line);
         self.wait_until(|wait| {
-            std::thread::sleep(wait.min(ROOM_EVERY));
-            has_room() || self.error().is_some()
+            let Some(unsent) = line.take() else { return true };
+            let bytes = unsent.len();
+            self.shared.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+            if let Err(SendTimeoutError::Timeout(unsent)) = self.lines.send_timeout(unsent, wait) {
+                self.shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                line = Some(unsent);
+            }
+            line.is_none()
         })
     }
 
@@ -146,7 +148,7 @@ impl EventWriter {
         self.shared.error.get().map(String::as_str)
     }
 
-    /// Waits until all lines are written, like [`EventWriter::wait_for_room`]. Returns why not all
+    /// Waits until all lines are written, like [`EventWriter::push_last`]. Returns why not all
     /// could be.
     pub(crate) fn finish(mut self) -> Option<String> {
         self.lines = bounded(0).0;

@@ -80,13 +80,12 @@ impl EventLog {
 
     /// Tells how a transfer has ended.
     pub(super) fn end(&mut self, report: &Report) {
-        let events = self.watch.end(report);
-        for event in &events {
-            // Nothing waits for the transfer any more, so the events may wait for room.
-            let bytes = line(self.began.elapsed(), event).len();
-            let has_room = self.writer.wait_for_room(bytes);
-            self.tell(event);
-            if !has_room {
+        // Nothing waits for the transfer any more, so the events may wait for room.
+        let dropped = TransferEvent::Dropped { count: std::mem::take(&mut self.dropped) };
+        let is_owed = dropped != TransferEvent::Dropped { count: 0 };
+        for event in is_owed.then_some(dropped).into_iter().chain(self.watch.end(report)) {
+            if !self.writer.push_last(line(self.began.elapsed(), &event)) {
+                self.dropped_ever += 1;
                 return;
             }
         }

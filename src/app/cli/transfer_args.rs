@@ -1,5 +1,6 @@
 //! Arguments of a transfer, which `run` and `copy` share, with their help texts.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::key_args::KeyArgs;

@@ -29,7 +29,7 @@ struct EventLine<'a> {
 }
 
 /// The events of the transfers of one command, and where they go.
-pub(super) struct EventLog {
+pub(super) struct EventStream {
     name: String,
     writer: EventWriter,
     watch: EventWatch,
@@ -40,17 +40,17 @@ pub(super) struct EventLog {
     has_warned: bool,
 }
 
-impl EventLog {
+impl EventStream {
     /// Opens the log that a command line asks for.
     ///
     /// # Errors
     /// `Data` if it cannot be written.
-    pub(super) fn open(target: Option<&Path>) -> Result<Option<EventLog>> {
+    pub(super) fn open(target: Option<&Path>) -> Result<Option<EventStream>> {
         let Some(path) = target else { return Ok(None) };
         let is_stdout = is_stdout(path);
         let name = if is_stdout { "standard output".into() } else { path.display().to_string() };
         let writer = if is_stdout { EventWriter::stdout() } else { EventWriter::file(path) }?;
-        Ok(Some(EventLog {
+        Ok(Some(EventStream {
             name,
             writer,
             watch: EventWatch::default(),

@@ -23,7 +23,6 @@ use super::phase::PhaseTimes;
 pub(crate) use super::phase::TransferPhase;
 use super::planning::{PlanningInput, TransferPlanning};
 use super::replicas::ReplicaSet;
-use super::resume::keeps;
 use super::roster::Roster;
 use super::silent_senders::SilentSenders;
 use crate::core::error::{Code, Error};
@@ -197,11 +196,6 @@ impl Coordinator {
         }
     }
 
-    /// Records that a node's session broke, which is to be resumed.
-    pub(super) fn session_broke(&mut self, node: NodeIx, error: Error) {
-        self.incidents.add(Incident::Broken { node, error });
-    }
-
     pub(super) fn node_failed(&mut self, node: NodeIx, error: Error) {
         let address = &self.roster.get(node).address;
         self.peers[node].failed = true;
@@ -359,22 +353,9 @@ impl Coordinator {
         }
     }
 
-    /// Returns a number that grows with every plan, and with every incident at a node.
-    pub(crate) fn news_count(&self) -> usize {
-        self.planning.made().len() + self.incidents.count()
-    }
-
     /// Adds a warning for the user.
     pub(crate) fn warn(&mut self, what: String) {
         self.planning.warn(what);
-    }
-
-    /// Returns true if some receiver keeps what has landed, so that another attempt can continue.
-    pub(crate) fn is_resumable(&self) -> bool {
-        self.terms.options().resume
-            && !self.replicas.differ
-            && self.landed_bytes() > 0
-            && self.roster.entries.iter().any(keeps)
     }
 
     /// Advances as long as all nodes of the phase are done. A phase may have no nodes to wait for.

@@ -64,7 +64,7 @@ pub(crate) enum TransferEvent {
         bytes_total: u64,
         gbit_per_s: f64,
         compared_bytes: Option<u64>,
-        nodes: Vec<NodeRate>,
+        nodes: Vec<ReceiverRate>,
         nodes_total: usize,
     },
     /// A node is lost, or its control session.
@@ -91,7 +91,7 @@ pub(crate) enum LostKind {
 
 /// What a receiver has landed, and its rate since the event before.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub(crate) struct NodeRate {
+pub(crate) struct ReceiverRate {
     name: String,
     bytes: u64,
     gbit_per_s: f64,
@@ -124,6 +124,11 @@ impl TransferEvent {
     pub(crate) fn end(report: &Report) -> TransferEvent {
         TransferEvent::End { state: report.state, report: Box::new(report.clone()) }
     }
+}
+
+/// Returns a number that grows with every plan, and with every incident at a node.
+pub(crate) fn news_count(coordinator: &Coordinator) -> usize {
+    coordinator.planning.made().len() + coordinator.incidents.count()
 }
 
 /// What a watcher has been told of one transfer.
@@ -220,7 +225,7 @@ impl EventWatch {
         };
         let entries = &coordinator.roster().entries;
         let receivers = entries.iter().enumerate().filter(|(_, entry)| entry.receives());
-        let nodes = receivers.clone().take(NAMED_MAX).map(|(at, entry)| NodeRate {
+        let nodes = receivers.clone().take(NAMED_MAX).map(|(at, entry)| ReceiverRate {
             name: entry.address.to_string(),
             bytes: landed[at],
             gbit_per_s: rate(at),

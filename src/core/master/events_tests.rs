@@ -112,7 +112,7 @@ fn nodes_are_told_of_once_as_they_answer() {
 fn a_late_look_misses_nothing_and_keeps_the_order() {
     let mut coordinator = moving();
     let error = Error::new(Code::Unreachable, "it is \"gone\"");
-    coordinator.session_broke(NodeIx(0), error.clone());
+    coordinator.incidents.add(Incident::Broken { node: NodeIx(0), error: error.clone() });
     coordinator.handle(NOW, CoordinatorEvent::NodeBack { node: NodeIx(0), heard: 1 });
     coordinator.handle(NOW, CoordinatorEvent::NodeDown { node: NodeIx(1), error: error.clone() });
     let failed = ToMaster::Failed { error: Error::new(Code::Data, "no disk"), stats: None };
@@ -223,7 +223,8 @@ fn thousands_of_losses_are_told_as_one_from_some_number_on() {
     let mut told = 0;
     for _ in 0..30 {
         for _ in 0..100 {
-            coordinator.session_broke(NodeIx(0), Error::new(Code::Unreachable, "gone"));
+            let error = Error::new(Code::Unreachable, "gone");
+            coordinator.incidents.add(Incident::Broken { node: NodeIx(0), error });
         }
         told += watch.look(at(0.1), &coordinator).len();
     }

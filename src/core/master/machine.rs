@@ -17,6 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::coordinator::{Coordinator, CoordinatorAction, CoordinatorEvent, TransferPhase};
+use super::incidents::Incident;
 use crate::core::error::{Code, Error};
 use crate::core::units::{Moment, NodeIx};
 use crate::core::wire::control::{NodeAdvert, RailAdvert, ResumeSession, ToMaster, ToNode};
@@ -316,7 +317,8 @@ impl MasterMachine {
         let retry_at = match &mut link.stage {
             LinkStage::Up => {
                 if !is_gone {
-                    self.coordinator.session_broke(node, error.clone());
+                    let error = error.clone();
+                    self.coordinator.incidents.add(Incident::Broken { node, error });
                 }
                 let to_try = link.to_try(&rails);
                 link.stage =

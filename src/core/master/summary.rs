@@ -6,6 +6,7 @@ use super::coordinator::Coordinator;
 use super::counter_check;
 use super::peer::PeerRecord;
 use super::phase::TransferPhase;
+use super::resume::keeps;
 use super::roster::RosterEntry;
 use crate::core::error::Code;
 use crate::core::options::WireLevel;
@@ -22,7 +23,7 @@ pub(crate) fn plan_count(coordinator: &Coordinator) -> u32 {
 /// Builds the report of a transfer that has ended. `wall` is the duration of the whole command.
 pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
     let mut error = coordinator.error();
-    if let Some(error) = error.as_mut().filter(|_| coordinator.is_resumable()) {
+    if let Some(error) = error.as_mut().filter(|_| is_resumable(coordinator)) {
         error.message += "; what has landed is kept: run it again to continue";
     }
     let state = match &error {
@@ -83,6 +84,14 @@ pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
         nodes: nodes.map(|(entry, peer)| node(entry, peer, seconds)).collect(),
         error: error.as_ref().map(ReportError::from),
     }
+}
+
+/// Returns true if some receiver keeps what has landed, so that another attempt can continue.
+fn is_resumable(coordinator: &Coordinator) -> bool {
+    coordinator.terms.options().resume
+        && !coordinator.replicas.differ
+        && coordinator.landed_bytes() > 0
+        && coordinator.roster.entries.iter().any(keeps)
 }
 
 /// Returns the level of the least protected flow of all nodes.

@@ -18,6 +18,7 @@ use super::local_visitors::{FIRST_LOCAL, LocalVisitors};
 use super::pending_connections::PendingConnections;
 use crate::core::error::{Code, Error, Result};
 use crate::core::master::coordinator::Coordinator;
+use crate::core::master::events::news_count;
 use crate::core::master::machine::{MasterAction, MasterEvent, MasterMachine};
 use crate::core::master::recent_rate::RecentRate;
 use crate::core::master::status::status;
@@ -232,7 +233,7 @@ impl MasterLoop<'_> {
         }
         let coordinator = self.machine.coordinator();
         self.shared.landed_bytes.store(coordinator.landed_bytes(), Ordering::Relaxed);
-        let news = coordinator.news_count();
+        let news = news_count(coordinator);
         if now >= self.shown + SHOW_EVERY || news != self.news {
             (self.shown, self.news) = (now, news);
             self.rate.add(moment, coordinator.landed_bytes());

@@ -16,7 +16,7 @@ use crate::app::bench::{
     BenchFigures, BenchStep, NextRun, PROBE_BYTES, parts, rows, svg, threads_enough,
 };
 use crate::app::cli::args::{BenchArgs, BenchNodes};
-use crate::app::cli::events::{EventLog, is_stdout};
+use crate::app::cli::events::{EventStream, is_stdout};
 use crate::app::cli::fail;
 use crate::app::cli::signals::cancel_on_signals;
 use crate::app::transfer::{Settings, Transfer, TransferHandle};
@@ -33,7 +33,7 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode> {
     cancel_on_signals(move || on_signal.cancel())?;
     // Files are tested before the measurement.
     args.svg.as_deref().map_or(Ok(()), can_write)?;
-    let events = RefCell::new(EventLog::open(args.events.as_deref())?);
+    let events = RefCell::new(EventStream::open(args.events.as_deref())?);
     let bench = BenchRun { args, senders, receivers, stop, events };
     let check = args
         .check
@@ -134,7 +134,7 @@ struct BenchRun<'a> {
     senders: Vec<NodeAddress>,
     receivers: Vec<NodeAddress>,
     stop: Arc<StopSignal>,
-    events: RefCell<Option<EventLog>>,
+    events: RefCell<Option<EventStream>>,
 }
 
 impl BenchRun<'_> {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::output::{print, print_apart, print_json, transfer_failed, warn};
 use super::spec_file::read_spec;
 use crate::app::cli::args::{DeployMode, ProgressMode, RunArgs, TransferArgs, VerifyArg};
-use crate::app::cli::events::{EventLog, is_stdout};
+use crate::app::cli::events::{EventStream, is_stdout};
 use crate::app::cli::signals::cancel_on_signals;
 use crate::app::cli::{NodeProgress, ProgressDisplay, ProgressSnapshot, fail};
 use crate::app::transfer::{Settings, Transfer};
@@ -39,7 +39,7 @@ pub(super) fn carry_out(
     noticed: Vec<String>,
 ) -> ExitCode {
     let handle = transfer.handle();
-    let mut events = match EventLog::open(args.events.as_deref()) {
+    let mut events = match EventStream::open(args.events.as_deref()) {
         Ok(events) => events,
         Err(error) => return not_begun(&transfer.spec().id, args, &error, None),
     };
@@ -71,18 +71,23 @@ pub(super) fn carry_out(
 /// Prints the error of a transfer that did not begin, and returns its exit status.
 pub(super) fn failed(id: &str, args: &TransferArgs, error: &Error) -> ExitCode {
     // The first error is the one to tell.
-    let events = EventLog::open(args.events.as_deref()).unwrap_or_default();
+    let events = EventStream::open(args.events.as_deref()).unwrap_or_default();
     not_begun(id, args, error, events)
 }
 
 /// Like [`failed`], with the events to which the end belongs.
-fn not_begun(id: &str, args: &TransferArgs, error: &Error, events: Option<EventLog>) -> ExitCode {
+fn not_begun(
+    id: &str,
+    args: &TransferArgs,
+    error: &Error,
+    events: Option<EventStream>,
+) -> ExitCode {
     let report = Report::failed(id, args.scheduler.name(), args.check.name(), error);
     end_events(events, &report);
     transfer_failed(args.json, &report, error)
 }
 
-fn end_events(events: Option<EventLog>, report: &Report) {
+fn end_events(events: Option<EventStream>, report: &Report) {
     if let Some(mut events) = events {
         events.end(report);
         events.finish();
@@ -99,7 +104,7 @@ pub(super) fn mistyped(error: &Error) -> ExitCode {
 pub(super) fn watch(
     transfer: &Transfer,
     mode: ProgressMode,
-    mut events: Option<&mut EventLog>,
+    mut events: Option<&mut EventStream>,
 ) -> Result<Report> {
     if let Some(events) = &mut events
         && transfer.spec().validate().is_ok()

@@ -23,6 +23,11 @@ use crate::io::clock::{awake, wait_until};
 
 /// Time for a host to come to listen; while the program is sent, for each part of it.
 const READY_WITHIN: Duration = Duration::from_secs(9);
+/// No prompt: sessions are opened side by side, and nobody would know which asks. An `ssh` whose
+/// launcher was killed waits no longer for a host that does not answer than the launcher would; and
+/// one whose network has vanished ends by itself.
+const SSH_OPTIONS: [&str; 4] =
+    ["BatchMode=yes", "ConnectTimeout=8", "ServerAliveInterval=5", "ServerAliveCountMax=3"];
 /// Sessions that are being opened at once: an sshd begins to refuse at ten.
 const OPENING_MAX: usize = 8;
 
@@ -222,10 +227,7 @@ fn words(host: &LaunchHost, starter: &HostStarter) -> Vec<String> {
         HostStarter::Command(command) => command.words(&host.address.host, &script),
         HostStarter::Ssh(ssh) => {
             let mut words = ssh.clone();
-            // No prompt: sessions are opened at once, and nobody would know which one asks. A path
-            // that is dead is noticed.
-            let options = ["BatchMode=yes", "ServerAliveInterval=2", "ServerAliveCountMax=3"];
-            words.extend(options.iter().flat_map(|option| ["-o".into(), (*option).into()]));
+            words.extend(SSH_OPTIONS.iter().flat_map(|option| ["-o".into(), (*option).into()]));
             words.push("-T".into());
             if let Some(user) = &host.user {
                 words.extend(["-l".into(), user.clone()]);

@@ -327,6 +327,33 @@ fn a_file_that_cannot_be_written_is_said_before_anything_moves() {
 }
 
 #[test]
+fn what_is_done_on_which_host_is_logged_with_the_host_first() {
+    let root = folder();
+    let file = root.path().join("events");
+    let output = local(root.path(), SPEC, &file, &["-v"]);
+    let said = stderr(&output);
+    assert_eq!(code(&output), 0, "{said}");
+    let mut lines = said.lines();
+    for wanted in [
+        "b:1: started, listens at 127.",
+        "b:1: dialled at 127.",
+        "b:1: session up at 127.",
+        "b:1: sent its rows: 1",
+        "b:1: prepared",
+        "b:1: sent its part of plan 1",
+        "b:1: has landed",
+        "a:1: told to finish",
+        "a:1: has ended and reported",
+        "a:1: session closed",
+    ] {
+        let found = lines.any(|line| line.contains(&format!(" DEBUG {wanted}")));
+        assert!(found, "no {wanted:?}, or not in this order: {said}");
+    }
+    let output = local(root.path(), SPEC, &file, &[]);
+    assert!(!stderr(&output).contains("session up"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_copy_and_every_run_of_a_benchmark_have_events() {
     let root = folder();
     let file = root.path().join("events");

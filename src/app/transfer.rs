@@ -238,6 +238,10 @@ impl Transfer {
         let identity = self.identity()?;
         let local = self.open_local(&identity);
         let ReachedNodes { nodes, keys, launched } = self.reach(&roster, &access)?;
+        for (entry, addresses) in roster.entries.iter().zip(&nodes).filter(|_| launched.is_some()) {
+            let at = addresses.iter().flatten().map(ToString::to_string).collect::<Vec<_>>();
+            tracing::debug!("{}: started, listens at {}", entry.address, at.join(", "));
+        }
         let terms = AttemptConfig::new(&self.spec, &roster, identity, self.settings.options);
         let clock = Clock::start();
         let coordinator = Coordinator::new(clock.now(), roster, terms);

@@ -1,11 +1,13 @@
 //! Event loop of the master ([`run`]): connections to all nodes, and clients that ask for its
 //! status ([`pending_connections`], `client_door`), also those of its user on this machine
 //! (`local_visitors`, `local_socket`, `private_directory`; their side is [`local_client`]). It is
-//! not on the data path, and a node needs nothing from it between two plans.
+//! not on the data path, and a node needs nothing from it between two plans. `host_log` is what
+//! `-v` shows of it.
 
 mod client_door;
 mod dialing;
 pub(crate) mod file_limit;
+mod host_log;
 pub(crate) mod local_client;
 mod local_frames;
 pub(crate) mod local_socket;

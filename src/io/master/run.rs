@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::client_door::ClientDoor;
 use super::dialing::{NodeDialing, PLACES};
 use super::file_limit;
+use super::host_log;
 use super::local_socket::LocalSocket;
 use super::local_visitors::{FIRST_LOCAL, LocalVisitors};
 use super::pending_connections::PendingConnections;
@@ -254,8 +255,10 @@ impl MasterLoop<'_> {
     }
 
     fn carry_out(&mut self, action: MasterAction) {
+        let coordinator = self.machine.coordinator();
         match action {
             MasterAction::Meet { node, addresses, until } => {
+                host_log::dialled(coordinator, node, &addresses);
                 let (now, deadline) = (awake(), self.deadline(until));
                 let dialing = NodeDialing::new(now, &addresses, deadline);
                 self.nodes[node.at()].dialing = Some(Box::new(dialing));
@@ -263,13 +266,18 @@ impl MasterLoop<'_> {
                 self.dial_addresses(node.at(), now);
             }
             MasterAction::Dial { node, address, until } => {
+                host_log::dialled(coordinator, node, &[address]);
                 self.dialled.insert(node.at());
                 if let Err(error) = self.dial(node.at(), address, self.deadline(until)) {
                     self.broken(node.at(), error);
                 }
             }
-            MasterAction::Send { node, message } => self.send(node.at(), &message),
+            MasterAction::Send { node, message } => {
+                host_log::told(coordinator, node, &message);
+                self.send(node.at(), &message);
+            }
             MasterAction::Close { node } => {
+                host_log::closed(coordinator, node);
                 if let Some(connection) = &mut self.nodes[node.at()].connection {
                     // Everything has been said; a peer that is gone already needs no good-bye.
                     let _ = connection.close();
@@ -331,7 +339,7 @@ impl MasterLoop<'_> {
 
     /// A connection to a node broke, or could not be had.
     fn broken(&mut self, index: usize, error: Error) {
-        tracing::debug!("a connection to node {index} broke: {error}");
+        host_log::broken(self.machine.coordinator(), node_ix(index), &error);
         self.nodes[index] = NodeConnection::default();
         self.dialled.remove(&index);
         self.handle(MasterEvent::Broken { node: node_ix(index), error });
@@ -378,7 +386,10 @@ impl MasterLoop<'_> {
         if self.dialled.remove(&index) {
             let node = node_ix(index);
             let event = match (control::decode(&connection.take_payload()), met) {
-                (Ok(advert), Some(address)) => MasterEvent::Met { node, address, advert },
+                (Ok(advert), Some(address)) => {
+                    host_log::met(self.machine.coordinator(), node, address, &advert);
+                    MasterEvent::Met { node, address, advert }
+                }
                 (Ok(_), None) => MasterEvent::Reconnected { node },
                 (Err(error), _) => MasterEvent::Unusable { node, error: error.into() },
             };
@@ -392,7 +403,10 @@ impl MasterLoop<'_> {
         while let Some(connection) = self.nodes[index].connection.as_mut() {
             let event = match connection.receive() {
                 Ok(IncomingData::Message(bytes)) => match control::decode::<ToMaster>(&bytes) {
-                    Ok(message) => MasterEvent::Message { node, message },
+                    Ok(message) => {
+                        host_log::heard(self.machine.coordinator(), node, &message);
+                        MasterEvent::Message { node, message }
+                    }
                     Err(error) => MasterEvent::Unusable { node, error: error.into() },
                 },
                 Ok(IncomingData::Pending) => return,

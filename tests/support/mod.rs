@@ -7,6 +7,7 @@ pub(crate) mod capture;
 pub(crate) mod disk;
 pub(crate) mod lab;
 pub(crate) mod proxy;
+pub(crate) mod sshd;
 pub(crate) mod stranger;
 
 use std::fs;

@@ -3,7 +3,9 @@
 //! - [`method`]: who starts the nodes of a transfer
 //! - [`host_script`]: the command that runs on a host, and its lines
 //! - [`orders`]: what a node there is told
+//! - [`ssh_words`]: what ssh says when it fails
 
 pub(crate) mod host_script;
 pub(crate) mod method;
 pub(crate) mod orders;
+pub(crate) mod ssh_words;

@@ -18,6 +18,7 @@ use crate::core::error::{Code, Error, Result};
 use crate::core::launch::host_script;
 use crate::core::launch::method::command_line;
 use crate::core::launch::orders::NodeOrders;
+use crate::core::launch::ssh_words::ssh_failure;
 use crate::core::spec::NodeAddress;
 use crate::io::clock::{awake, wait_until};
 
@@ -199,8 +200,12 @@ impl HostOpening<'_> {
         let child = &mut self.nodes.children[at];
         child::wait_for(std::slice::from_mut(child), due);
         let status = child.try_wait().ok().flatten().and_then(|status| status.code());
-        // Of a shell or of a login program, a status says nothing that we know.
-        words.error(status.filter(|_| words.are_ours())).at(&self.hosts[at].address.host)
+        let name = &self.hosts[at].address.host;
+        match &self.config.starter {
+            HostStarter::Ssh(_) if !words.are_ours() => ssh_failure(name, status, words.lines()),
+            // Of a shell or of a login program, a status says nothing that we know.
+            _ => words.error(status.filter(|_| words.are_ours())).at(name),
+        }
     }
 
     fn late(&self, at: usize) -> Error {

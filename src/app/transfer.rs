@@ -5,13 +5,14 @@
 //! returns the bytes that have arrived. A [`TransferHandle`] also cancels, from any thread, at any
 //! time.
 
-use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::path::PathBuf;
+mod reach;
+mod resolve;
+mod settings;
+
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::core::error::{Code, Error, Result};
 use crate::core::launch::method::LaunchMethod;
@@ -19,95 +20,24 @@ use crate::core::master::attempt::{AttemptConfig, TransferIdentity};
 use crate::core::master::coordinator::Coordinator;
 use crate::core::master::roster::Roster;
 use crate::core::master::summary;
-use crate::core::options::{CheckKind, DataPath, TransferOptions, WireLevel};
 use crate::core::report::Report;
 use crate::core::spec::{NodeAddress, Row, Spec};
 use crate::core::wire::limits::{NODES_MAX, TEXT_BYTES_MAX};
 use crate::io::clock;
 use crate::io::clock::Clock;
-use crate::io::launch;
-use crate::io::launch::{HostStarter, LaunchConfig, LaunchedNodes, NodePlace, NodeToStart};
-use crate::io::master::file_limit;
+use crate::io::launch::NodeToStart;
 use crate::io::master::local_socket::LocalSocket;
 use crate::io::master::run;
 use crate::io::master::run::{MasterSetup, MasterShared};
-use crate::io::session::{DialKey, Key, SiteAccess};
+use crate::io::session::{Key, SiteAccess};
 
-/// Deadline for resolving the names of nodes.
-const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
-/// Names that are resolved at once: on many machines a process may not have ten thousand threads.
-const RESOLVERS_MAX: usize = 64;
+pub(crate) use reach::{ReachedNodes, address_towards};
+pub(crate) use resolve::{resolve_first, resolve_one};
+pub use settings::Settings;
 
 /// Blocks that a limit must allow each receiver within the stall timeout, so that it does not count
 /// as stalled.
 const STALL_BLOCKS_MIN: f64 = 4.0;
-
-/// Settings of a transfer: how its master reaches the nodes, and its options.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Who starts the nodes. Whatever starts some here requires `program`.
-    pub launch: LaunchMethod,
-    /// The command of [`LaunchMethod::Ssh`] and [`LaunchMethod::Auto`], with options of its own.
-    pub ssh: String,
-    /// Send the program to hosts that have none of this version.
-    pub deploy: bool,
-    /// The `cep-fast` program of launched nodes on this machine.
-    pub program: Option<PathBuf>,
-    /// Root directory of launched nodes; daemons have their own.
-    pub root: PathBuf,
-    /// The file with the site key that the daemons share, or with the private key of this master.
-    /// Without it, only nodes on loopback that run as the same user accept the master.
-    pub key_file: Option<PathBuf>,
-    /// The file with the public keys of the nodes, and of those who may ask this master; for a
-    /// master with a private key.
-    pub allow_file: Option<PathBuf>,
-    /// Open a socket by which `cep-fast status` and `cancel` of the same user on this machine find
-    /// the transfer without an address.
-    pub findable: bool,
-    /// Options of the transfer itself.
-    pub options: TransferOptions,
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
-            launch: LaunchMethod::None,
-            ssh: "ssh".into(),
-            deploy: true,
-            program: None,
-            root: "/".into(),
-            key_file: None,
-            allow_file: None,
-            findable: false,
-            options: TransferOptions::default(),
-        }
-    }
-}
-
-impl Settings {
-    /// Returns what starts nodes on other hosts.
-    fn starter(&self) -> Result<HostStarter> {
-        match &self.launch {
-            LaunchMethod::Command(command) => Ok(HostStarter::Command(command.clone())),
-            _ => HostStarter::ssh(&self.ssh),
-        }
-    }
-
-    /// Returns where the node of a row is started.
-    fn place(&self, host: &NodeAddress) -> NodePlace {
-        let is_here = || {
-            host.host == "localhost" || host.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-        };
-        match &self.launch {
-            LaunchMethod::None | LaunchMethod::Local => NodePlace::Loopback,
-            LaunchMethod::Auto if is_here() => NodePlace::Here,
-            LaunchMethod::Auto
-            | LaunchMethod::Ssh
-            | LaunchMethod::Slurm
-            | LaunchMethod::Command(_) => NodePlace::Host { user: None },
-        }
-    }
-}
 
 /// A transfer: rows and settings.
 ///
@@ -136,6 +66,8 @@ pub struct Transfer {
     shared: Arc<MasterShared>,
     /// Nodes that this process has started, each with a key of its own.
     own_nodes: Vec<(NodeAddress, Key)>,
+    /// All nodes, where they were reached before their rows were known; until the transfer runs.
+    reached: Mutex<Option<ReachedNodes>>,
 }
 
 /// Handle of a transfer for other threads: progress and cancellation.
@@ -185,7 +117,15 @@ impl Transfer {
     /// Creates the transfer of a specification.
     #[must_use]
     pub fn from_spec(spec: Spec, settings: Settings) -> Transfer {
-        Transfer { spec, settings, shared: Arc::default(), own_nodes: Vec::new() }
+        let (shared, reached) = (Arc::default(), Mutex::default());
+        Transfer { spec, settings, shared, own_nodes: Vec::new(), reached }
+    }
+
+    /// Creates the transfer of a specification over nodes that were reached before. They end with
+    /// it.
+    pub(crate) fn over(reached: ReachedNodes, spec: Spec, settings: Settings) -> Transfer {
+        let transfer = Transfer::from_spec(spec, settings);
+        Transfer { reached: Mutex::new(Some(reached)), ..transfer }
     }
 
     /// Adds a row: a node offers or wants a range.
@@ -237,11 +177,8 @@ impl Transfer {
         let visitors = self.listen(&access)?;
         let identity = self.identity()?;
         let local = self.open_local(&identity);
-        let ReachedNodes { nodes, keys, launched } = self.reach(&roster, &access)?;
-        for (entry, addresses) in roster.entries.iter().zip(&nodes).filter(|_| launched.is_some()) {
-            let at = addresses.iter().flatten().map(ToString::to_string).collect::<Vec<_>>();
-            tracing::debug!("{}: started, listens at {}", entry.address, at.join(", "));
-        }
+        let reached = self.reach(&roster, &access)?;
+        let (nodes, keys) = reached.of(roster.entries.iter().map(|entry| &entry.address));
         let terms = AttemptConfig::new(&self.spec, &roster, identity, self.settings.options);
         let clock = Clock::start();
         let coordinator = Coordinator::new(clock.now(), roster, terms);
@@ -249,28 +186,16 @@ impl Transfer {
         let stopped_before = clock::stopped();
         let coordinator = run::conduct(clock, coordinator, setup, show)?;
         let stopped = clock::stopped().saturating_sub(stopped_before);
-        drop(launched);
+        drop(reached);
         let mut report = summary::report(&coordinator, began.elapsed());
         report.warnings.extend(clock::stop_warning("the master", stopped));
         Ok(report)
     }
 
-    /// Refuses features of a specification that this version does not implement.
+    /// Refuses a transfer that is too large, and options that do not fit it.
     fn check_supported(&self, roster: &Roster) -> Result<()> {
+        self.settings.check()?;
         let options = &self.settings.options;
-        if options.verify && options.check == CheckKind::None {
-            let what = "--verify disk needs a check to compare the bytes on disk with";
-            return Err(Error::new(Code::Usage, what).remedy("use --check crc64 or --check blake3"));
-        }
-        if let (DataPath::Splice, Some(level @ (WireLevel::Signed | WireLevel::Sealed))) =
-            (options.path, options.wire)
-        {
-            let what = format!(
-                "--path splice sends files as they lie in the page cache, which --wire {} cannot",
-                level.name()
-            );
-            return Err(Error::new(Code::Usage, what).remedy("use --wire clear, or another --path"));
-        }
         if let Some(entry) = roster.entries.get(NODES_MAX) {
             let what =
                 format!("line {}: too many nodes with {}", entry.rows[0].line, entry.address);
@@ -293,41 +218,30 @@ impl Transfer {
         Ok(())
     }
 
-    /// Returns the addresses and keys of all nodes, as launched or from the rows.
+    /// Returns the nodes of a roster: those that were reached before, or as settings say.
     fn reach(&self, roster: &Roster, access: &SiteAccess) -> Result<ReachedNodes> {
+        let before = self.reached.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(reached) = before {
+            return Ok(reached);
+        }
         let hosts: Vec<NodeAddress> =
             roster.entries.iter().map(|entry| entry.address.clone()).collect();
         if self.settings.launch != LaunchMethod::None {
-            let key = Key::generate()?;
-            let launch_config = LaunchConfig {
-                program: self.settings.program.as_deref(),
-                root: &self.settings.root,
-                secret: &key.to_hex(),
-                slots: self.settings.options.slots,
-                starter: &self.settings.starter()?,
-                deploys: self.settings.deploy,
-            };
-            // Descriptors of a node: two pipes and its socket.
-            file_limit::make(hosts.len(), 3)?;
-            let nodes = hosts.iter().map(|host| NodeToStart {
+            let start = |host: &NodeAddress| NodeToStart {
                 address: host.clone(),
                 place: self.settings.place(host),
-            });
-            let launched = launch::start(&nodes.collect::<Vec<NodeToStart>>(), &launch_config)?;
-            let nodes = launched.addresses().map(Ok).collect();
-            let keys = hosts.iter().map(|_| Some(DialKey::from(&key))).collect();
-            return Ok(ReachedNodes { nodes, keys, launched: Some(launched) });
+            };
+            let nodes: Vec<NodeToStart> = hosts.iter().map(start).collect();
+            return ReachedNodes::launch(&nodes, &self.settings);
         }
         access.check_allow()?;
-        let mut nodes = resolve(&hosts);
-        let mut keys = Vec::with_capacity(hosts.len());
-        for (host, addresses) in hosts.iter().zip(&mut nodes) {
+        let own = |host: &NodeAddress| {
             let own = self.own_nodes.iter().find(|(address, _)| address == host);
-            let key = own.map_or_else(|| access.node_key(host), |(_, key)| Ok(key.into()));
-            let key = key.map_err(|error| *addresses = Err(error));
-            keys.push(key.ok());
-        }
-        Ok(ReachedNodes { nodes, keys, launched: None })
+            own.map(|(_, key)| key.into())
+        };
+        Ok(ReachedNodes::resolved(&hosts, |host| {
+            own(host).map_or_else(|| access.node_key(host), Ok)
+        }))
     }
 
     /// Opens the master's own port, if the specification has one.
@@ -377,92 +291,6 @@ impl Transfer {
     }
 }
 
-/// The nodes of a transfer, as its master dials them.
-struct ReachedNodes {
-    nodes: ResolvedAddresses,
-    /// The key of each that has addresses.
-    keys: Vec<Option<DialKey>>,
-    launched: Option<LaunchedNodes>,
-}
-
-/// The addresses of each name, or the error of resolving it.
-type ResolvedAddresses = Vec<Result<Vec<SocketAddr>>>;
-
-/// Resolves names, several at a time. A name that takes too long is an error and delays few others.
-pub(crate) fn resolve(hosts: &[NodeAddress]) -> ResolvedAddresses {
-    let deadline = clock::awake() + RESOLVE_WITHIN;
-    let mut resolved: ResolvedAddresses = Vec::with_capacity(hosts.len());
-    let mut names: Vec<(usize, NodeAddress)> = Vec::new();
-    for (index, host) in hosts.iter().enumerate() {
-        if let Ok(ip) = host.host.parse() {
-            resolved.push(Ok(vec![SocketAddr::new(ip, host.port)]));
-            continue;
-        }
-        let what = format!("the name {} was not resolved in time", host.host);
-        resolved.push(Err(Error::new(Code::Unreachable, what)
-            .remedy("check the name and this machine's resolver")));
-        names.push((index, host.clone()));
-    }
-    let (answers, inbox) = channel();
-    let asked = names.len();
-    let asked_for: Vec<usize> = names.iter().map(|(index, _)| *index).collect();
-    let names = Arc::new(Mutex::new(names.into_iter()));
-    for made in 0..asked.min(RESOLVERS_MAX) {
-        let (answers, names) = (answers.clone(), Arc::clone(&names));
-        let next = move || names.lock().unwrap_or_else(PoisonError::into_inner).next();
-        // The system's resolver has no deadline; a thread that hangs in it is abandoned.
-        let resolver = thread::Builder::new().name("resolver".into()).spawn(move || {
-            while let Some((index, host)) = next() {
-                if answers.send((index, look_up(&host))).is_err() {
-                    return;
-                }
-            }
-        });
-        match resolver {
-            Ok(_) => {}
-            Err(error) if made == 0 => {
-                let what = format!("no thread can be made to resolve names: {error}");
-                let error = Error::new(Code::Internal, what)
-                    .remedy("raise the limit of threads: ulimit -u");
-                asked_for.iter().for_each(|&index| resolved[index] = Err(error.clone()));
-                return resolved;
-            }
-            // The threads that were created resolve all names, one after the other.
-            Err(_) => break,
-        }
-    }
-    for _ in 0..asked {
-        let Some((index, answer)) =
-            clock::wait_until(deadline, |wait| inbox.recv_timeout(wait).ok())
-        else {
-            break;
-        };
-        resolved[index] = answer;
-    }
-    resolved
-}
-
-/// Resolves one name to all its addresses.
-pub(crate) fn resolve_one(host: &NodeAddress) -> Result<Vec<SocketAddr>> {
-    resolve(std::slice::from_ref(host)).pop().expect("one name gives one answer")
-}
-
-/// Resolves one name to an address to listen on.
-pub(crate) fn resolve_first(host: &NodeAddress) -> Result<SocketAddr> {
-    Ok(resolve_one(host)?[0])
-}
-
-fn look_up(host: &NodeAddress) -> Result<Vec<SocketAddr>> {
-    let found = (host.host.as_str(), host.port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
-    let why = match found {
-        Ok(addresses) if addresses.is_empty() => "it has no address".to_string(),
-        Ok(addresses) => return Ok(in_turn(addresses)),
-        Err(error) => error.to_string(),
-    };
-    Err(Error::new(Code::Unreachable, format!("the name {} cannot be resolved: {why}", host.host))
-        .remedy("check the name; --launch local needs none"))
-}
-
 /// Returns the name of a transfer for messages. A name that is too long is cut and ends with its
 /// hash.
 fn name_within(id: &str) -> String {
@@ -474,37 +302,4 @@ fn name_within(id: &str) -> String {
         &id[..id.floor_char_boundary(TEXT_BYTES_MAX / 2)],
         blake3::hash(id.as_bytes()).to_hex()
     )
-}
-
-/// Returns addresses in dialling order: both families in turn, IPv4 first, because daemons listen
-/// on IPv4 by default. Within a family the resolver's order stays.
-fn in_turn(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let mut each: Vec<SocketAddr> = Vec::with_capacity(addresses.len());
-    for address in addresses {
-        if !each.contains(&address) {
-            each.push(address);
-        }
-    }
-    let (v4, v6): (Vec<_>, Vec<_>) = each.into_iter().partition(SocketAddr::is_ipv4);
-    let (mut v4, mut v6) = (v4.into_iter(), v6.into_iter());
-    let pairs =
-        std::iter::from_fn(|| Some([v4.next(), v6.next()]).filter(|pair| *pair != [None, None]));
-    pairs.flatten().flatten().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_of_both_families_take_turns_and_none_comes_twice() {
-        let parse = |all: &[&str]| {
-            all.iter().map(|it| it.parse().expect("an address")).collect::<Vec<SocketAddr>>()
-        };
-        let found =
-            parse(&["[::1]:7", "[::2]:7", "10.0.0.1:7", "10.0.0.1:7", "10.0.0.2:7", "10.0.0.3:7"]);
-        let ordered = parse(&["10.0.0.1:7", "[::1]:7", "10.0.0.2:7", "[::2]:7", "10.0.0.3:7"]);
-        assert_eq!(in_turn(found), ordered.clone());
-        assert_eq!(in_turn(ordered.clone()), ordered);
-    }
 }

@@ -162,6 +162,13 @@ pub struct CopyArgs {
         value_parser = operand(),
     )]
     pub operands: Vec<Operand>,
+    /// Port of the daemons at the hosts of operands, with --launch none [default: 5000]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Have the hosts of the destination write each byte once, together: an error where they see no
+    /// common directory there. Without it they do so where they find that they see one
+    #[arg(long)]
+    pub split: bool,
     #[command(flatten)]
     /// Options of the transfer.
     pub transfer: TransferArgs,

@@ -13,9 +13,12 @@ use crate::core::spec::hostlist;
 pub struct Operand {
     /// User to log in as, if given.
     pub user: Option<String>,
-    /// Hosts in the order of their list; empty for a local path.
+    /// Hosts in the order of their list; empty for a local path, and for hosts in a file.
     pub hosts: Vec<String>,
-    /// Path as typed: any bytes but NUL.
+    /// File that lists the hosts, if they are not listed here.
+    pub hosts_file: Option<PathBuf>,
+    /// Path as typed: any bytes but NUL. Without hosts it has at least one; with hosts, a path of
+    /// none is the home.
     pub path: PathBuf,
 }
 
@@ -23,7 +26,7 @@ impl Operand {
     /// Returns true for a local path.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        self.hosts.is_empty()
+        self.hosts.is_empty() && self.hosts_file.is_none()
     }
 }
 
@@ -39,40 +42,77 @@ impl TryFrom<OsString> for Operand {
     type Error = String;
 
     /// Parses an operand. As in scp, a colon before the first slash makes it remote; `./a:b` is
-    /// local. Colons in brackets (IPv6, hostlists) do not count.
+    /// local. Colons in brackets (IPv6, hostlists) do not count. Behind `@` stands the name of a
+    /// file, up to the first colon.
     ///
     /// # Errors
     /// The expected form, as text.
     fn try_from(text: OsString) -> Result<Operand, String> {
         let bytes = text.as_bytes();
-        let (remote, path) = match colon(bytes) {
-            Some(at) => (Some(&bytes[..at]), &bytes[at + 1..]),
-            None => (None, bytes),
-        };
-        if path.is_empty() || path.contains(&0) {
+        if bytes.is_empty() || bytes.contains(&0) {
             return Err("a path, or [user@]host[,host…]:path".into());
         }
-        let path = PathBuf::from(OsStr::from_bytes(path));
-        let Some(remote) = remote else {
-            return Ok(Operand { user: None, hosts: Vec::new(), path });
+        if let Some((user, file, path)) = in_file(bytes) {
+            if file.is_empty() {
+                return Err("the name of a file with hosts between @ and the colon".into());
+            }
+            let user = user.map(user_of).transpose()?;
+            let hosts_file = Some(path_of(file));
+            return Ok(Operand { user, hosts: Vec::new(), hosts_file, path: path_of(path) });
+        }
+        let Some(at) = colon(bytes) else {
+            let (hosts, hosts_file, path) = (Vec::new(), None, path_of(bytes));
+            return Ok(Operand { user: None, hosts, hosts_file, path });
         };
-        let remote = str::from_utf8(remote).map_err(|_| "a host name before the colon")?;
-        let (user, hosts) = match remote.split_once('@') {
-            Some((user, hosts)) => (Some(user), hosts),
+        let (remote, path) = (&bytes[..at], path_of(&bytes[at + 1..]));
+        let (user, hosts) = match remote.iter().position(|byte| *byte == b'@') {
+            Some(at) => (Some(user_of(&remote[..at])?), &remote[at + 1..]),
             None => (None, remote),
         };
-        if user.is_some_and(|user| {
-            user.is_empty() || user.starts_with('-') || user.contains(char::is_whitespace)
-        }) {
-            return Err("a user's name before @".into());
-        }
-        // A name with a leading dash would be an option of the login program.
-        let hosts = hostlist::expand(hosts)?;
-        if hosts.iter().any(|host| host.starts_with('-')) {
-            return Err("a host name that does not start with '-'".into());
-        }
-        Ok(Operand { user: user.map(Into::into), hosts, path })
+        let hosts = str::from_utf8(hosts).map_err(|_| "a host name before the colon")?;
+        Ok(Operand { user, hosts: hosts_of(hosts)?, hosts_file: None, path })
     }
+}
+
+/// Returns the hosts of a hostlist. A name with a leading dash would be an option of the login
+/// program.
+///
+/// # Errors
+/// The expected form, as text.
+pub(crate) fn hosts_of(text: &str) -> Result<Vec<String>, String> {
+    let hosts = hostlist::expand(text)?;
+    if hosts.iter().any(|host| host.starts_with('-')) {
+        return Err("a host name that does not start with '-'".into());
+    }
+    Ok(hosts)
+}
+
+fn user_of(user: &[u8]) -> Result<String, String> {
+    let odd = |letter: char| letter.is_whitespace() || letter.is_control();
+    let user = str::from_utf8(user).ok();
+    let user = user.filter(|user| !user.is_empty() && !user.starts_with('-'));
+    user.filter(|user| !user.contains(odd))
+        .map(str::to_owned)
+        .ok_or_else(|| "a user's name before @".into())
+}
+
+fn path_of(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(bytes))
+}
+
+/// Returns the user, the file and the path of `[user@]@file:path`.
+fn in_file(text: &[u8]) -> Option<(Option<&[u8]>, &[u8], &[u8])> {
+    let (user, rest) = match text.strip_prefix(b"@") {
+        Some(rest) => (None, rest),
+        None => {
+            let at = text.windows(2).position(|pair| pair == b"@@")?;
+            let user = &text[..at];
+            (!user.contains(&b'/') && !user.contains(&b':'))
+                .then_some((Some(user), &text[at + 2..]))?
+        }
+    };
+    let colon = rest.iter().position(|byte| *byte == b':')?;
+    Some((user, &rest[..colon], &rest[colon + 1..]))
 }
 
 impl fmt::Display for Operand {
@@ -88,6 +128,9 @@ impl fmt::Display for Operand {
             } else {
                 write!(f, "{comma}{host}")
             }?;
+        }
+        if let Some(file) = &self.hosts_file {
+            write!(f, "@{}", file.display())?;
         }
         let colon = if self.is_local() { "" } else { ":" };
         write!(f, "{colon}{}", self.path.display())
@@ -118,12 +161,16 @@ mod tests {
 
     #[test]
     fn remote_and_local() {
-        let cases: [(&str, Option<&str>, &[&str], &str); 10] = [
+        let cases: [(&str, Option<&str>, &[&str], &str); 14] = [
             ("/data/x", None, &[], "/data/x"),
             ("x", None, &[], "x"),
             ("./a:b", None, &[], "./a:b"),
             ("/a:b", None, &[], "/a:b"),
             ("h:x", None, &["h"], "x"),
+            ("h:", None, &["h"], ""),
+            ("@x", None, &[], "@x"),
+            ("C:\\x y", None, &["C"], "\\x y"),
+            ("o'b$(r)@h:~/x", Some("o'b$(r)"), &["h"], "~/x"),
             ("h:/x:y@z", None, &["h"], "/x:y@z"),
             ("me@h:/x", Some("me"), &["h"], "/x"),
             ("dtn[01-02],b:/x", None, &["dtn01", "dtn02", "b"], "/x"),
@@ -157,9 +204,10 @@ mod tests {
     fn nonsense_is_refused() {
         for text in [
             "",
-            "h:",
             ":/x",
-            "@h:/x",
+            "@:/x",
+            " @h:/x",
+            "a\n@h:/x",
             "-l@h:/x",
             "-oProxyCommand=x:/y",
             "-h:/x",
@@ -169,6 +217,21 @@ mod tests {
             "[::g]:x",
         ] {
             assert!(text.parse::<Operand>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn hosts_may_stand_in_a_file() {
+        for (text, user, file, path) in [
+            ("@hosts.txt:/data/x", None, "hosts.txt", "/data/x"),
+            ("@/etc/a b:", None, "/etc/a b", ""),
+            ("me@@h:x:y", Some("me"), "h", "x:y"),
+        ] {
+            let operand: Operand = text.parse().unwrap();
+            assert!(!operand.is_local() && operand.hosts.is_empty(), "{text}");
+            assert_eq!(operand.user.as_deref(), user, "{text}");
+            assert_eq!(operand.hosts_file.as_deref(), Some(file.as_ref()), "{text}");
+            assert_eq!(operand.path.to_str(), Some(path), "{text}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Features of the command line that are not implemented: refused in one place, never ignored.
 
-use super::args::{BenchArgs, CliCommand, CopyArgs, TransferArgs};
+use super::args::{BenchArgs, CliCommand, TransferArgs};
 use crate::core::error::{Code, Error, Result};
 use crate::core::launch::method::LaunchMethod;
 
@@ -10,9 +10,7 @@ use crate::core::launch::method::LaunchMethod;
 /// [`Code::Usage`] with the option or operand, and an alternative.
 pub fn unsupported(command: &CliCommand) -> Result<()> {
     let asked: Vec<UnsupportedFeature> = match command {
-        CliCommand::Copy(copy) => {
-            copy_asks(copy).into_iter().chain(transfer_asks(&copy.transfer)).collect()
-        }
+        CliCommand::Copy(copy) => transfer_asks(&copy.transfer).into(),
         CliCommand::Run(run) => transfer_asks(&run.transfer).into(),
         CliCommand::Bench(BenchArgs { launch, .. }) => bench_asks(launch).into(),
         CliCommand::Plan(_)
@@ -41,11 +39,6 @@ struct UnsupportedFeature {
 
 fn asked(is_asked: bool, what: &'static str, instead: &'static str) -> UnsupportedFeature {
     UnsupportedFeature { is_asked, what, instead }
-}
-
-fn copy_asks(copy: &CopyArgs) -> [UnsupportedFeature; 1] {
-    let has_user = copy.operands.iter().any(|operand| operand.user.is_some());
-    [asked(has_user, "user@ in an operand", "start the nodes yourself, as the user they shall be")]
 }
 
 fn transfer_asks(transfer: &TransferArgs) -> [UnsupportedFeature; 1] {
@@ -77,7 +70,6 @@ mod tests {
         let cases = [
             ("run s --launch slurm", "--launch slurm"),
             ("bench --launch ssh", "bench with nodes on other hosts"),
-            ("copy me@h:/a b", "user@ in an operand"),
         ];
         for (line, what) in cases {
             let error = judged(line).unwrap_err();
@@ -96,6 +88,7 @@ mod tests {
             "run s --limit 1G",
             "run s --launch ssh",
             "run s --launch auto --ssh /opt/ssh --deploy never",
+            "copy me@h:/a b",
             "copy h:/a b --overwrite --no-resume --timeout 1h --stall-timeout 30s",
             "run s --scheduler lp",
             "copy h:/a b --scheduler uniform",

@@ -243,8 +243,8 @@ impl Coordinator {
                 }
                 self.node_failed(node, error);
             }
-            // The event loop turns this message into `NodeBack`.
-            ToMaster::Resumed { .. } => {}
+            // The event loop makes `NodeBack` of the first; surveys come before transfers.
+            ToMaster::Resumed { .. } | ToMaster::Surveyed(_) => {}
         }
         if !is_progress || self.landed_bytes() > landed_before {
             self.deadlines.last_news = now;

@@ -68,7 +68,9 @@ fn answer(message: &ToNode, shared: bool) -> Option<ToMaster> {
         ToNode::Finish => {
             Some(ToMaster::Report(NodeStats { sent_bytes: 9, ..NodeStats::default() }))
         }
-        ToNode::Cancel { .. } | ToNode::Resume(_) | ToNode::MakeWay { .. } => None,
+        ToNode::Cancel { .. } | ToNode::Resume(_) | ToNode::MakeWay { .. } | ToNode::Survey(_) => {
+            None
+        }
     }
 }
 

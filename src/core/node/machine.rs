@@ -16,6 +16,7 @@
 //! - `limits`: what masters may have it hold
 //! - `lease`: how long it goes on without its master
 //! - `jobs`: work that may block
+//! - `survey`: questions about paths before a transfer
 
 mod attempt;
 mod channel;
@@ -25,6 +26,7 @@ mod jobs;
 mod lease;
 pub(crate) mod limits;
 mod masters;
+mod survey;
 
 #[cfg(test)]
 mod tests;
@@ -68,6 +70,10 @@ pub(crate) struct NodeMachine {
     next_transfer: u32,
     /// The transfer that a launched node serves, once it has one.
     served: Option<String>,
+    /// Surveys under way, also of sessions that have ended.
+    surveys: BTreeMap<SessionIx, MasterOrigin>,
+    /// A master has asked about paths: its transfer follows, maybe on another session.
+    is_surveyed: bool,
     /// Until when rails that end are waited for, while they end.
     resting: Option<Moment>,
     /// Since when a launched node has been without a master; `None` while it has one.
@@ -96,6 +102,8 @@ impl NodeMachine {
             transfers_max: TRANSFERS_DEFAULT,
             next_transfer: 0,
             served: None,
+            surveys: BTreeMap::new(),
+            is_surveyed: false,
             resting: None,
             alone_since: launched.then_some(now),
             launcher_is_silent: false,
@@ -151,6 +159,7 @@ impl NodeMachine {
                     self.attempt(now, transfer, |attempt| attempt.rail_failed(now, rail, error));
                 }
             }
+            NodeEvent::Surveyed { session, answers } => self.surveyed(now, session, answers),
             NodeEvent::RailsEnding => self.resting = Some(now + REST_WITHIN),
             NodeEvent::RailsEnded => self.rested(now),
             NodeEvent::Launcher { is_silent } => {
@@ -273,7 +282,8 @@ impl NodeMachine {
     /// A launched node serves one master, and ends with it.
     fn end_without_masters(&mut self, now: Moment) {
         let is_alone = self.launched && self.sessions.is_empty();
-        if is_alone && self.attempts.is_empty() {
+        let awaits_transfer = self.is_surveyed && self.served.is_none();
+        if is_alone && self.attempts.is_empty() && !awaits_transfer {
             self.exit();
         } else if is_alone && self.launcher_is_silent {
             self.stop(now);

@@ -242,7 +242,8 @@ impl Participant {
                 | ToNode::Commit
                 | ToNode::Prepare(_)
                 | ToNode::Resume(_)
-                | ToNode::MakeWay { .. },
+                | ToNode::MakeWay { .. }
+                | ToNode::Survey(_),
                 _,
             ) => {}
         }

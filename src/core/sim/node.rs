@@ -331,6 +331,9 @@ impl SimNode {
                 self.forget(cx, transfer, keeps_files);
             }
             NodeAction::Release { transfer } => self.rails.transfer(transfer).disk = None,
+            NodeAction::Survey { .. } | NodeAction::EndSurvey { .. } => {
+                unreachable!("simulated masters know the paths")
+            }
             NodeAction::Exit => self.end(cx, NodeFate::Exited),
         }
     }

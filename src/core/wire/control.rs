@@ -8,6 +8,7 @@ mod landed;
 mod options;
 mod replicas;
 mod stats;
+mod survey;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -26,6 +27,9 @@ pub(crate) use landed::{CheckValue, LandedSegment, SegmentChecks};
 pub(crate) use options::WireOptions;
 pub(crate) use replicas::ReplicaRange;
 pub(crate) use stats::{NodeStats, RailStats};
+pub(crate) use survey::{
+    SurveyAnswer, SurveyQuestion, SurveySubject, SurveyToken, SurveyedDestination, SurveyedSource,
+};
 
 /// A typed message with its wire format.
 pub(crate) trait WireMessage: Sized {
@@ -165,6 +169,8 @@ pub(crate) enum ToNode {
         /// The transfer's name: the specification's `id` line.
         id: String,
     },
+    /// Answer questions about paths. No transfer begins with it.
+    Survey(Vec<SurveyQuestion>),
 }
 
 /// Session to resume, and the messages received on it so far.
@@ -394,6 +400,8 @@ pub(crate) enum ToMaster {
         /// Number of the master's messages that the node has received.
         heard: u32,
     },
+    /// One answer for each question of a `Survey`, in their order.
+    Surveyed(Vec<SurveyAnswer>),
 }
 
 /// Bytes that one sender has delivered to a receiver.
@@ -425,7 +433,10 @@ impl ToMaster {
     pub(crate) fn is_counted(&self) -> bool {
         !matches!(
             self,
-            ToMaster::Progress { .. } | ToMaster::Comparing { .. } | ToMaster::Resumed { .. }
+            ToMaster::Progress { .. }
+                | ToMaster::Comparing { .. }
+                | ToMaster::Resumed { .. }
+                | ToMaster::Surveyed(_)
         )
     }
 }

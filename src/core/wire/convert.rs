@@ -6,6 +6,7 @@
 mod fields;
 mod master;
 mod node;
+mod survey;
 
 use std::net::SocketAddr;
 

@@ -33,6 +33,12 @@ pub(crate) const STATUS_BYTES_MAX: usize = 4 << 20;
 /// Length of a data URI in a row.
 pub(crate) const URI_BYTES_MAX: usize = crate::core::spec::URI_BYTES_MAX;
 
+/// Length of a path: Linux paths end there.
+pub(crate) const PATH_BYTES_MAX: usize = 4096;
+
+/// Questions of one survey, and its answers: more are asked one message after the other.
+pub(crate) const SURVEY_MAX: usize = 1 << 10;
+
 /// Segments of one receiver's part of a plan: at the end it reports each of them.
 pub(crate) const SEGMENTS_MAX: usize = 1 << 17;
 
@@ -112,6 +118,10 @@ const _: () = assert!(
     "all rows fit a message"
 );
 const _: () = assert!(STATUS_BYTES_MAX < MESSAGE_BYTES_MAX);
+const _: () = assert!(
+    SURVEY_MAX * (PATH_BYTES_MAX + 2 * TEXT_BYTES_MAX + 64) < MESSAGE_BYTES_MAX,
+    "all answers of a survey fit a message"
+);
 const _: () = assert!(LENGTH_MAX as u64 == 64 * MIB && MIB == KIB * KIB);
 
 /// Returns the part of a limit that peers of one address may have together: three quarters, so that

@@ -74,7 +74,7 @@ pub(crate) struct FlowReply {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ToNode {
-    #[prost(oneof = "ToNodeKind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "ToNodeKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub(crate) kind: Option<ToNodeKind>,
 }
 
@@ -96,6 +96,8 @@ pub(crate) enum ToNodeKind {
     MakeWay(String),
     #[prost(string, tag = "8")]
     CancelAndForget(String),
+    #[prost(message, tag = "9")]
+    Survey(Survey),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -260,8 +262,53 @@ pub(crate) struct PlanSegment {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub(crate) struct Survey {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) questions: Vec<SurveyQuestion>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SurveyQuestion {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) path: Vec<u8>,
+    /// 1 source, 2 destination, 3 make a token, 4 find it, 5 remove it.
+    #[prost(uint32, tag = "2")]
+    pub(crate) subject: u32,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) token: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Surveyed {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) answers: Vec<SurveyAnswer>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SurveyAnswer {
+    /// 1 source, 2 destination, 3 directory as destination, 4 token, 5 no token, 6 failed.
+    #[prost(uint32, tag = "1")]
+    pub(crate) kind: u32,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) path: Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    pub(crate) bytes: u64,
+    #[prost(sint64, tag = "4")]
+    pub(crate) modified_seconds: i64,
+    #[prost(fixed64, optional, tag = "5")]
+    pub(crate) identity: Option<u64>,
+    /// As in `Failure`.
+    #[prost(uint32, tag = "6")]
+    pub(crate) code: u32,
+    #[prost(string, tag = "7")]
+    pub(crate) message: String,
+    #[prost(string, optional, tag = "8")]
+    pub(crate) remedy: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub(crate) struct ToMaster {
-    #[prost(oneof = "ToMasterKind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "ToMasterKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub(crate) kind: Option<ToMasterKind>,
 }
 
@@ -283,6 +330,8 @@ pub(crate) enum ToMasterKind {
     Resumed(u32),
     #[prost(uint64, tag = "8")]
     Comparing(u64),
+    #[prost(message, tag = "9")]
+    Surveyed(Surveyed),
 }
 
 #[derive(Clone, PartialEq, Message)]

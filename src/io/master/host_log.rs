@@ -43,6 +43,7 @@ pub(super) fn told(coordinator: &Coordinator, node: NodeIx, message: &ToNode) {
         ToNode::Commit => "told to commit".into(),
         ToNode::Finish => "told to finish".into(),
         ToNode::Cancel { reason, .. } => format!("told to cancel: {reason}"),
+        ToNode::Survey(questions) => format!("asked about {} paths", questions.len()),
         ToNode::Resume(_) => "asked to go on where the session broke".into(),
     });
 }
@@ -57,6 +58,7 @@ pub(super) fn heard(coordinator: &Coordinator, node: NodeIx, message: &ToMaster)
         ToMaster::Committed => &"has committed",
         ToMaster::Failed { error, .. } => &format!("failed: {error}"),
         ToMaster::Resumed { .. } => &"session resumed",
+        ToMaster::Surveyed(_) => &"has answered",
     };
     log(coordinator, node, || what.to_string());
 }

@@ -15,6 +15,7 @@ mod local_visitors;
 mod pending_connections;
 mod private_directory;
 pub(crate) mod run;
+pub(crate) mod survey;
 
 /// Returns the memory of a node without a session, and the part of it that is its connection.
 #[cfg(feature = "stand-ins")]

@@ -72,6 +72,11 @@ impl Node {
                 let files = self.remembered.remove(&transfer);
                 self.workers.let_go(files);
             }
+            NodeAction::Survey { session, questions } => {
+                let judged = self.intake.judge_questions(session, questions, &self.options.roots);
+                self.workers.survey(session, self.surveys.job(session, judged));
+            }
+            NodeAction::EndSurvey { session } => self.workers.let_go(self.surveys.take(session)),
             NodeAction::Exit => self.ends = true,
         }
     }

@@ -19,6 +19,7 @@ use super::options::NodeOptions;
 use super::port_rails::RailSerial;
 use super::port_set::PortSet;
 use super::sessions::SessionRole;
+use super::surveys::NodeSurveys;
 use super::transfer_flows::TransferFlows;
 use super::{confinement, ports, transfer_log};
 use crate::core::error::{Code, Error, Result};
@@ -50,6 +51,7 @@ pub(super) struct Node {
     pub(super) transfers: BTreeMap<TransferIx, NodeTransfer>,
     /// Files of transfers that are over, until their masters say good-bye.
     pub(super) remembered: BTreeMap<TransferIx, Arc<TransferFiles>>,
+    pub(super) surveys: NodeSurveys,
     /// The machine that decides.
     pub(super) machine: NodeMachine,
     inbox: Receiver<InboxEvent>,
@@ -103,6 +105,12 @@ fn announce(node: &Node) -> Result<()> {
     Ok(())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what map_err passes")]
+fn no_event_queue(error: std::io::Error) -> Error {
+    let what = Error::new(Code::Internal, format!("no event queue: {error}"));
+    crate::io::system_calls::perhaps_filtered(what, &error, "epoll or eventfd2")
+}
+
 impl Node {
     fn new(
         mut options: NodeOptions,
@@ -111,15 +119,11 @@ impl Node {
         let descriptors = descriptors::raise(u64::MAX);
         // Each transfer opens them; that they are there is found out now.
         options.roots.check()?;
-        let failed = |error: std::io::Error| {
-            let what = Error::new(Code::Internal, format!("no event queue: {error}"));
-            crate::io::system_calls::perhaps_filtered(what, &error, "epoll or eventfd2")
-        };
-        let poll = Poll::new().map_err(failed)?;
+        let poll = Poll::new().map_err(no_event_queue)?;
         let (control, control_address) = ports::listen(options.listen)?;
         let (ports, listeners) = ports::open(&options, control_address.ip())?.into_iter().unzip();
         let (notes, inbox) = crossbeam_channel::bounded(NOTES_MAX);
-        let waker = Waker::new(poll.registry(), INBOX).map_err(failed)?;
+        let waker = Waker::new(poll.registry(), INBOX).map_err(no_event_queue)?;
         let post = EventSender::new(notes, waker);
         let (wishes, stop) = NodeWishes::new(post.clone());
         // All that only an unconfined process can do is done, and there is no other thread yet.
@@ -129,22 +133,25 @@ impl Node {
         let clock = Clock::start();
         let ports = PortSet::new(ports, clock, post.clone());
         let nics = ports.nics().into_iter().map(str::to_owned).collect();
+        let advert = NodeOptions::advert(ports.adverts());
+        let surveys = NodeSurveys::new(&options, &advert.boot_id);
         let intake = ConnectionIntake::new(
-            poll.registry().try_clone().map_err(failed)?,
+            poll.registry().try_clone().map_err(no_event_queue)?,
             control,
             listeners,
             options.access.clone(),
-            NodeOptions::advert(ports.adverts()),
+            advert,
             strangers::share(descriptors),
         );
         Ok(Node {
             clock,
             poll,
-            intake: intake.map_err(failed)?,
+            intake: intake.map_err(no_event_queue)?,
             ports,
             opener: FlowOpener::default(),
             transfers: BTreeMap::new(),
             remembered: BTreeMap::new(),
+            surveys,
             machine: options.machine(clock.now(), nics),
             inbox,
             wishes,
@@ -159,6 +166,7 @@ impl Node {
     /// behind without them.
     fn wind_down(&mut self) {
         self.transfers.values().for_each(NodeTransfer::quit);
+        self.workers.let_go(self.surveys.take_all());
         let deadline = awake() + WIND_DOWN_WITHIN;
         while self.workers.are_busy() {
             let Some(note) = wait_until(deadline, |wait| self.inbox.recv_timeout(wait).ok()) else {
@@ -296,6 +304,10 @@ impl Node {
                         self.reopen_files(transfer);
                     }
                     self.handle(NodeEvent::Worker { transfer, answer });
+                }
+                InboxEvent::Surveyed { session, result } => {
+                    let answers = self.surveys.keep(session, result);
+                    self.handle(NodeEvent::Surveyed { session, answers });
                 }
                 InboxEvent::Rested => self.handle(NodeEvent::RailsEnded),
                 InboxEvent::Done => {}

@@ -7,10 +7,11 @@ use super::file_budget::FileBudget;
 use super::inbox::{EventSender, InboxEvent};
 use super::options::NodeOptions;
 use super::reading::ReadProgress;
+use super::surveys::SurveyJob;
 use super::workers::WorkerPool;
-use super::{keeping, prepare, replicas};
+use super::{keeping, prepare, replicas, surveys};
 use crate::core::error::{Error, Result};
-use crate::core::node::machine::{ClearMode, JobAnswer, NodeJob};
+use crate::core::node::machine::{ClearMode, JobAnswer, NodeJob, SessionIx};
 use crate::core::piece::TransferIx;
 use crate::core::wire::control::Prepare;
 use crate::io::rail::RailHandle;
@@ -102,6 +103,16 @@ impl FileWorkers {
         self.workers.run(Some(transfer), work, move |result| {
             let answer = result.unwrap_or_else(failed);
             InboxEvent::Worker { transfer, answer }
+        });
+    }
+
+    /// Answers the questions of a session's survey.
+    pub(super) fn survey(&mut self, session: SessionIx, job: SurveyJob) {
+        let (roots, count) = (self.roots.clone(), job.questions.len());
+        let work = move || Ok(surveys::carry_out(&StoreRoots::open(&roots)?, job));
+        self.workers.run(None, work, move |result| {
+            let result = result.unwrap_or_else(|error| surveys::all_failed(count, &error));
+            InboxEvent::Surveyed { session, result }
         });
     }
 

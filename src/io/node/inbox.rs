@@ -8,8 +8,9 @@ use mio::Waker;
 
 use super::port_rails::RailSerial;
 use super::prepare::OpenedTransfer;
+use super::surveys::SurveyResult;
 use crate::core::error::Result;
-use crate::core::node::machine::JobAnswer;
+use crate::core::node::machine::{JobAnswer, SessionIx};
 use crate::core::piece::TransferIx;
 use crate::core::rail::RailNotice;
 use crate::io::rail::ReportSender;
@@ -25,6 +26,8 @@ pub(super) enum InboxEvent {
     Opened { transfer: TransferIx, result: Result<Box<OpenedTransfer>> },
     /// A worker has done something else for a transfer.
     Worker { transfer: TransferIx, answer: JobAnswer },
+    /// A worker has looked at paths.
+    Surveyed { session: SessionIx, result: SurveyResult },
     /// Rails have ended.
     Rested,
     /// Something is done that nobody waits for.

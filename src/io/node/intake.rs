@@ -17,7 +17,7 @@ use crate::core::node::machine::{MasterOrigin, NodeEvent, SessionIx};
 use crate::core::piece::TransferIx;
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::wire::control;
-use crate::core::wire::control::{NodeAdvert, ToNode, WireRow};
+use crate::core::wire::control::{NodeAdvert, SurveyQuestion, ToNode, WireRow};
 use crate::core::wire::limits::share_of_one;
 use crate::core::wire::terms::WirePolicy;
 use crate::core::wire::version::ConnectionKind;
@@ -412,6 +412,24 @@ impl ConnectionIntake {
             .master_key(session)
             .ok_or_else(|| Error::new(Code::Unreachable, "the session of its master is over"))?;
         self.keyring.check_rows(master.as_ref(), rows, roots)
+    }
+
+    /// Judges which questions the master of a session may ask: about what it may read, or write.
+    pub(super) fn judge_questions(
+        &self,
+        session: SessionIx,
+        questions: Vec<SurveyQuestion>,
+        roots: &RootOptions,
+    ) -> Vec<(SurveyQuestion, Result<bool>)> {
+        let master = self.master_key(session);
+        let judged = questions.into_iter().map(|question| {
+            let master = master
+                .ok_or_else(|| Error::new(Code::Unreachable, "the session of its master is over"));
+            let verdict = master
+                .and_then(|master| self.keyring.check_question(master.as_ref(), &question, roots));
+            (question, verdict)
+        });
+        judged.collect()
     }
 
     /// Lets flows of a transfer in, which the master of a session begins.

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::core::access::PublicKey;
+use super::surveys::from_root;
+use crate::core::access::{KeyRights, PublicKey};
 use crate::core::error::{Code, Error, Result};
 use crate::core::spec::{DataUri, RowRole};
 use crate::core::wire::control;
-use crate::core::wire::control::{FlowReply, NodeAdvert, WireRow};
+use crate::core::wire::control::{FlowReply, NodeAdvert, SurveyQuestion, SurveySubject, WireRow};
 use crate::core::wire::terms::WirePolicy;
 use crate::core::wire::version::ConnectionKind;
 use crate::io::log;
@@ -74,14 +75,7 @@ impl Keyring {
         roots: &RootOptions,
     ) -> Result<()> {
         let Some(master) = master else { return Ok(()) };
-        let refused = |what: String| {
-            Err(Error::new(Code::Refused, what)
-                .remedy("give the key that right in the allow file of the node"))
-        };
-        // The file may have changed since the session began.
-        let Some(rights) = self.access.rights(master).filter(|rights| rights.master) else {
-            return refused(format!("{} lacks the right `master`", master.short()));
-        };
+        let rights = self.rights_of(master)?;
         for row in rows {
             let root = match row.uri.parse() {
                 // One below no root is refused when it is opened.
@@ -99,13 +93,52 @@ impl Keyring {
                     RowRole::Receiver => "reader",
                 };
                 let (uri, span, key) = (&row.uri, row.span, master.short());
-                return refused(format!(
+                return Err(refused(format!(
                     "the {role} row {uri} {span}: {key} lacks the right `{right}`"
-                ));
+                )));
             }
         }
         Ok(())
     }
+
+    /// Refuses a question about a path that a master has no right to. Returns true if the master
+    /// may read there, too.
+    ///
+    /// # Errors
+    /// `Code::Refused`, with the missing right.
+    pub(super) fn check_question(
+        &self,
+        master: Option<&PublicKey>,
+        question: &SurveyQuestion,
+        roots: &RootOptions,
+    ) -> Result<bool> {
+        let Some(master) = master else { return Ok(true) };
+        let rights = self.rights_of(master)?;
+        let path = from_root(&question.path);
+        let role = match question.subject {
+            SurveySubject::Source => RowRole::Sender,
+            SurveySubject::Destination
+            | SurveySubject::MakeToken(_)
+            | SurveySubject::FindToken(_)
+            | SurveySubject::RemoveToken(_) => RowRole::Receiver,
+        };
+        // A path below no root is refused when it is looked at.
+        let Some(root) = roots.name_for(&path) else { return Ok(false) };
+        match rights.missing(role, Some(root)) {
+            Some(right) => Err(refused(format!("{} lacks the right `{right}`", master.short()))),
+            None => Ok(rights.missing(RowRole::Sender, Some(root)).is_none()),
+        }
+    }
+
+    /// Returns the rights of a master; the allow file may have changed since its session began.
+    fn rights_of(&self, master: &PublicKey) -> Result<&KeyRights> {
+        let rights = self.access.rights(master).filter(|rights| rights.master);
+        rights.ok_or_else(|| refused(format!("{} lacks the right `master`", master.short())))
+    }
+}
+
+fn refused(what: String) -> Error {
+    Error::new(Code::Refused, what).remedy("give the key that right in the allow file of the node")
 }
 
 fn encoded(advert: &NodeAdvert) -> Vec<u8> {

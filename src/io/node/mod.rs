@@ -67,6 +67,7 @@ mod routes;
 mod sessions;
 mod slots;
 mod stuck;
+mod surveys;
 mod threads;
 mod transfer_flows;
 mod transfer_log;

@@ -91,7 +91,8 @@ impl NodeTransfer {
             | ToMaster::Prepared(_)
             | ToMaster::Comparing { .. }
             | ToMaster::Committed
-            | ToMaster::Resumed { .. } => {}
+            | ToMaster::Resumed { .. }
+            | ToMaster::Surveyed(_) => {}
         }
     }
 

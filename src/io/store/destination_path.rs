@@ -214,7 +214,7 @@ pub(super) fn is_kind(about: &FileStat, kind: SFlag) -> bool {
     SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT == kind
 }
 
-fn no_directory(directory: &Path) -> Error {
+pub(super) fn no_directory(directory: &Path) -> Error {
     Error::new(Code::Data, format!("the directory {} is missing", directory.display()))
         .remedy("create it; paths are taken below the node's --root")
 }

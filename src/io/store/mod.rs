@@ -33,6 +33,7 @@ mod sidecar;
 mod sink;
 mod source;
 mod space;
+mod survey;
 mod token;
 mod trust;
 mod walk;
@@ -53,3 +54,4 @@ pub(crate) use roots::{AllowedKinds, DeclaredRoot, RootOptions, RootRights, Stor
 pub(crate) use seal::SealKey;
 pub(crate) use sink::{ReusedRanges, Sink};
 pub(crate) use source::Source;
+pub(crate) use survey::{DirectoryToken, check_kind, survey_destination, survey_source};

@@ -1,7 +1,7 @@
 //! `doctor`: problems that keep this machine from line rate and, with a peer, problems between the
 //! two.
 
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::app::cli::args::{DoctorArgs, KeyArgs};
 use crate::app::cli::{exit_code, fail};
 use crate::app::doctor;
 use crate::app::doctor::{DoctorPeer, PairDirection, pairs};
-use crate::app::transfer::{Settings, Transfer, resolve_one};
+use crate::app::transfer::{Settings, Transfer, address_towards, resolve_one};
 use crate::core::error::{Code, Error, Result};
 use crate::core::report::{NodeReport, Report, ReportError};
 use crate::core::spec::NodeAddress;
@@ -112,19 +112,6 @@ fn answering(addresses: &[SocketAddr]) -> SocketAddr {
         |address: &&SocketAddr| TcpStream::connect_timeout(address, ANSWER_WITHIN).is_ok();
     let mut several = addresses.iter().filter(|_| addresses.len() > 1);
     several.find(answers).copied().unwrap_or(addresses[0])
-}
-
-/// Returns the local address from which the kernel would dial `remote`. Nothing is sent.
-fn address_towards(remote: SocketAddr) -> Result<IpAddr> {
-    let any: IpAddr = if remote.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
-    let own = UdpSocket::bind((any, 0)).and_then(|socket| {
-        socket.connect(remote)?;
-        socket.local_addr()
-    });
-    own.map(|own| own.ip()).map_err(|error| {
-        Error::new(Code::Unreachable, format!("no way from here to {remote}: {error}"))
-            .remedy("look at `ip route`")
-    })
 }
 
 /// Short transfers between a local node and the peer.

@@ -6,7 +6,7 @@ use crate::core::piece::{FlowCommand, TransferIx};
 use crate::core::rail::TransferCommand;
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::receiver::scheduler::SchedulerEvent;
-use crate::core::wire::control::{Prepare, Start, ToMaster, ToNode};
+use crate::core::wire::control::{Prepare, Start, SurveyAnswer, SurveyQuestion, ToMaster, ToNode};
 
 /// A control session of this node. Never reused within a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -47,6 +47,8 @@ pub(crate) enum NodeEvent {
     Drained { transfer: TransferIx, rail: usize },
     /// A rail itself failed, and with it its flows for these transfers.
     RailFailed { rail: usize, transfers: Vec<TransferIx>, error: Error },
+    /// Paths of a survey were looked at; answers `Survey`.
+    Surveyed { session: SessionIx, answers: Vec<SurveyAnswer> },
     /// Rails that no transfer needs are being ended.
     RailsEnding,
     /// They have ended.
@@ -83,6 +85,10 @@ pub(crate) enum NodeAction {
     CountMoved { transfer: TransferIx },
     /// Fill in the numbers that rails and process have counted; answered by `Completed`.
     Complete { transfer: TransferIx, message: ToMaster },
+    /// Look at paths for the master of a session; answered by `Surveyed`.
+    Survey { session: SessionIx, questions: Vec<SurveyQuestion> },
+    /// Remove what surveys of a session have made.
+    EndSurvey { session: SessionIx },
     /// Send a message on a session.
     Send { session: SessionIx, message: Vec<u8> },
     /// Close a session.

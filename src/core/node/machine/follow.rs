@@ -132,7 +132,8 @@ impl Attempt {
             | ToMaster::Comparing { .. }
             | ToMaster::Committed
             | ToMaster::Failed { stats: None, .. }
-            | ToMaster::Resumed { .. } => self.actions.extend(self.channel.send(message)),
+            | ToMaster::Resumed { .. }
+            | ToMaster::Surveyed(_) => self.actions.extend(self.channel.send(message)),
         }
     }
 

@@ -18,6 +18,8 @@ pub(crate) const TRANSFERS_DEFAULT: usize = 256;
 pub(crate) const ROWS_AT_ONCE_MAX: usize = 1 << 16;
 /// Bytes of the data URIs of all of them: what is told of rows stays until their transfer ends.
 pub(crate) const URI_BYTES_AT_ONCE_MAX: usize = 64 << 20;
+/// Surveys under way at once: each has a thread, which a dead file system keeps.
+pub(crate) const SURVEYS_MAX: usize = 64;
 /// Time that a session may be without a transfer. A master prepares once it has met all nodes,
 /// which takes it ten seconds at most.
 pub(crate) const PREPARE_WITHIN: Duration = Duration::from_secs(60);
@@ -28,7 +30,10 @@ pub(super) struct MasterSession {
     /// Its transfer, once it has said so.
     pub(super) transfer: Option<TransferIx>,
     pub(super) origin: MasterOrigin,
+    /// Moment from which it has been without a transfer, and without a survey.
     pub(super) since: Moment,
+    /// It has asked about paths.
+    pub(super) surveys: bool,
 }
 
 /// Load of a transfer: what its node holds for it.

@@ -13,7 +13,8 @@ use crate::core::wire::control::{self, NodeStats, Prepare, ResumeSession, ToMast
 
 impl NodeMachine {
     pub(super) fn session_up(&mut self, now: Moment, session: SessionIx, origin: MasterOrigin) {
-        self.sessions.insert(session, MasterSession { transfer: None, origin, since: now });
+        self.sessions
+            .insert(session, MasterSession { transfer: None, origin, since: now, surveys: false });
         self.alone_since = None;
     }
 
@@ -34,6 +35,7 @@ impl NodeMachine {
             }
             (ToNode::Prepare(prepare), None) => self.begin(now, session, prepare),
             (ToNode::Resume(resume), None) => self.resume(now, session, &resume),
+            (ToNode::Survey(questions), None) => self.survey(now, session, questions),
             (ToNode::Start(start), Some(transfer)) => {
                 self.attempt(now, transfer, |attempt| attempt.start(now, start));
             }
@@ -132,7 +134,7 @@ impl NodeMachine {
         let replaced =
             self.attempt(now, transfer, |attempt| attempt.resume(session, resume.heard)).flatten();
         if let Some(broken) = replaced {
-            self.sessions.remove(&broken);
+            self.remove_session(broken);
         }
     }
 
@@ -167,7 +169,7 @@ impl NodeMachine {
 
     /// Sends a message that no attempt keeps.
     pub(super) fn say(&mut self, session: SessionIx, message: &ToMaster) {
-        let message = control::encode(message).expect("it has no lists");
+        let message = control::encode(message).expect("its lists are short");
         self.actions.push_back(NodeAction::Send { session, message });
     }
 
@@ -182,7 +184,7 @@ impl NodeMachine {
 
     fn master_left(&mut self, now: Moment, session: SessionIx, error: &Error) {
         self.actions.push_back(NodeAction::CloseSession { session });
-        if let Some(transfer) = self.sessions.remove(&session).and_then(|it| it.transfer) {
+        if let Some(transfer) = self.remove_session(session).and_then(|it| it.transfer) {
             let reason = error.to_string();
             self.attempt(now, transfer, |attempt| attempt.give_up(now, &reason));
         }
@@ -191,7 +193,7 @@ impl NodeMachine {
 
     /// A session broke: its transfer goes on without its master.
     pub(super) fn session_broken(&mut self, now: Moment, session: SessionIx) {
-        let Some(MasterSession { transfer, .. }) = self.sessions.remove(&session) else { return };
+        let Some(MasterSession { transfer, .. }) = self.remove_session(session) else { return };
         let launched = self.launched;
         if let Some(transfer) = transfer {
             self.attempt(now, transfer, |attempt| attempt.channel.lose(now, launched));
@@ -214,7 +216,7 @@ impl NodeMachine {
     /// A master that is done has said good-bye: whoever was not told otherwise before may forget
     /// the transfer.
     fn master_done(&mut self, now: Moment, session: SessionIx) {
-        let Some(MasterSession { transfer, .. }) = self.sessions.remove(&session) else { return };
+        let Some(MasterSession { transfer, .. }) = self.remove_session(session) else { return };
         let told = transfer.and_then(|transfer| {
             self.attempt(now, transfer, |attempt| attempt.master_done(now, session))
         });

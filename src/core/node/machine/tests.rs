@@ -2,13 +2,16 @@
 
 use super::attempt::AttemptFiles;
 use super::channel::MasterLink;
+use super::limits::SURVEYS_MAX;
 use super::*;
 use crate::core::error::{Code, Error};
 use crate::core::node::machine::jobs::JobKind;
 use crate::core::options::{CheckKind, TransferOptions};
 use crate::core::wire::control::{
-    self, FlowKey, Prepared, ResumeSession, RowState, Start, ToMaster, ToNode, WireOptions,
+    self, FlowKey, Prepared, ResumeSession, RowState, Start, SurveyAnswer, SurveyQuestion,
+    SurveySubject, ToMaster, ToNode, WireOptions,
 };
+use crate::core::wire::limits::share_of_one;
 
 const TRANSFER: TransferIx = TransferIx(0);
 const SECOND: u64 = 1_000_000_000;
@@ -497,4 +500,100 @@ fn a_session_that_prepares_nothing_ends() {
     let closed = NodeAction::CloseSession { session: SessionIx(1) };
     assert!(actions.contains(&closed), "{actions:?}");
     assert!(bench.machine.is_idle());
+}
+
+fn questions() -> ToNode {
+    let question = SurveyQuestion { path: "/x".into(), subject: SurveySubject::Source };
+    ToNode::Survey(vec![question])
+}
+
+fn surveyed(session: u64) -> NodeEvent {
+    let answers = vec![SurveyAnswer::Token(false)];
+    NodeEvent::Surveyed { session: SessionIx(session), answers }
+}
+
+#[test]
+fn a_survey_is_answered_on_its_session_and_what_it_made_goes_with_the_session() {
+    let ends: [fn() -> NodeEvent; 3] = [
+        || NodeEvent::SessionBroken { session: SessionIx(1) },
+        || NodeEvent::Closed { session: SessionIx(1), in_order: true },
+        || NodeEvent::Closed { session: SessionIx(1), in_order: false },
+    ];
+    for end in ends {
+        let mut bench = Bench::new(false);
+        bench.meet(1);
+        let asked = bench.say(1, questions());
+        assert!(matches!(asked[..], [NodeAction::Survey { session: SessionIx(1), .. }]));
+        let answered = bench.hear(surveyed(1));
+        assert!(matches!(sent(&answered)[..], [ToMaster::Surveyed(_)]), "{answered:?}");
+        let ended = bench.hear(end());
+        assert!(ended.contains(&NodeAction::EndSurvey { session: SessionIx(1) }), "{ended:?}");
+    }
+    // A session that ends before its answer is there.
+    let mut bench = Bench::new(false);
+    bench.meet(1);
+    bench.say(1, questions());
+    bench.hear(NodeEvent::SessionBroken { session: SessionIx(1) });
+    assert_eq!(bench.hear(surveyed(1)), [NodeAction::EndSurvey { session: SessionIx(1) }]);
+}
+
+#[test]
+fn a_session_asks_one_survey_at_a_time_and_a_node_takes_a_limited_number() {
+    let mut bench = Bench::new(false);
+    bench.meet(1);
+    bench.say(1, questions());
+    let again = bench.say(1, questions());
+    assert!(matches!(sent(&again)[..], [ToMaster::Failed { .. }]), "{again:?}");
+    assert!(again.contains(&NodeAction::CloseSession { session: SessionIx(1) }));
+    // Sessions of odd numbers are of one origin; the first survey is still under way.
+    let of_one = u64::try_from(share_of_one(SURVEYS_MAX)).expect("a small number");
+    for session in (1..of_one).map(|at| 2 * at + 1) {
+        bench.meet(session);
+        let asked = bench.say(session, questions());
+        assert!(matches!(asked[..], [NodeAction::Survey { .. }]), "{session}: {asked:?}");
+    }
+    let (full, other) = (2 * of_one + 1, 2);
+    bench.meet(full);
+    let refused = bench.say(full, questions());
+    assert!(
+        matches!(&sent(&refused)[..], [ToMaster::Failed { error, .. }]
+            if error.code == Code::Refused),
+        "{refused:?}"
+    );
+    bench.meet(other);
+    let asked = bench.say(other, questions());
+    assert!(matches!(asked[..], [NodeAction::Survey { .. }]), "another origin finds room");
+    bench.hear(surveyed(3));
+    let asked = bench.say(full, questions());
+    assert!(matches!(asked[..], [NodeAction::Survey { .. }]), "one has ended: {asked:?}");
+}
+
+#[test]
+fn a_launched_node_waits_for_the_transfer_that_a_survey_is_for_and_serves_it_alone() {
+    let mut bench = Bench::new(true);
+    bench.meet(1);
+    let closed = bench.hear(NodeEvent::Closed { session: SessionIx(1), in_order: true });
+    assert!(closed.contains(&NodeAction::Exit), "nothing was asked: {closed:?}");
+
+    let mut bench = Bench::new(true);
+    bench.meet(1);
+    bench.say(1, questions());
+    bench.hear(surveyed(1));
+    let closed = bench.hear(NodeEvent::Closed { session: SessionIx(1), in_order: true });
+    assert!(!closed.contains(&NodeAction::Exit), "{closed:?}");
+    bench.prepare(2, 1);
+    bench.meet(3);
+    let mut other = prepare(2);
+    other.id = "another".into();
+    let refused = bench.say(3, ToNode::Prepare(other));
+    assert!(matches!(sent(&refused)[..], [ToMaster::Failed { .. }]), "{refused:?}");
+
+    // A transfer that does not come is waited for as long as a master is.
+    let mut bench = Bench::new(true);
+    bench.meet(1);
+    bench.say(1, questions());
+    bench.hear(surveyed(1));
+    bench.hear(NodeEvent::SessionBroken { session: SessionIx(1) });
+    let (before, waited) = (bench.now, bench.wait());
+    assert!(waited.contains(&NodeAction::Exit) && bench.now == before + LEASE, "{waited:?}");
 }

@@ -266,6 +266,41 @@ fn to_node() -> impl Strategy<Value = ToNode> {
         any::<([u8; 16], [u8; 16], u32)>().prop_map(|(transfer, attempt, heard)| ToNode::Resume(
             ResumeSession { transfer, attempt, heard }
         )),
+        vec(survey_question(), 0..6).prop_map(ToNode::Survey),
+    ]
+}
+
+fn path() -> impl Strategy<Value = std::path::PathBuf> {
+    use std::os::unix::ffi::OsStringExt;
+    vec(1..=u8::MAX, 0..40).prop_map(|bytes| std::ffi::OsString::from_vec(bytes).into())
+}
+
+fn survey_question() -> impl Strategy<Value = SurveyQuestion> {
+    let subject = prop_oneof![
+        Just(SurveySubject::Source),
+        Just(SurveySubject::Destination),
+        any::<SurveyToken>().prop_map(SurveySubject::MakeToken),
+        any::<SurveyToken>().prop_map(SurveySubject::FindToken),
+        any::<SurveyToken>().prop_map(SurveySubject::RemoveToken),
+    ];
+    (path(), subject).prop_map(|(path, subject)| SurveyQuestion { path, subject })
+}
+
+fn survey_answer() -> impl Strategy<Value = SurveyAnswer> {
+    let without_ranges = |error: Error| Error { missing: Vec::new(), ..error };
+    prop_oneof![
+        (path(), any::<(u64, i64, u64)>()).prop_map(
+            |(path, (bytes, modified_seconds, identity))| {
+                SurveyAnswer::Source(SurveyedSource { path, bytes, modified_seconds, identity })
+            }
+        ),
+        (path(), any::<bool>(), option::of(any::<u64>())).prop_map(
+            |(path, is_directory, identity)| {
+                SurveyAnswer::Destination(SurveyedDestination { path, is_directory, identity })
+            }
+        ),
+        any::<bool>().prop_map(SurveyAnswer::Token),
+        error().prop_map(without_ranges).prop_map(SurveyAnswer::Failed),
     ]
 }
 
@@ -316,6 +351,7 @@ fn to_master() -> impl Strategy<Value = ToMaster> {
         (error(), option::of(stats().prop_map(Box::new)))
             .prop_map(|(error, stats)| ToMaster::Failed { error, stats }),
         any::<u32>().prop_map(|heard| ToMaster::Resumed { heard }),
+        vec(survey_answer(), 0..6).prop_map(ToMaster::Surveyed),
     ]
 }
 

@@ -4,6 +4,7 @@ use super::fields::{
     apart, join, key, lines, list, name, node_index, pair, pairs, required, span, span_of, text,
     within,
 };
+use super::survey;
 use crate::core::error::Error;
 use crate::core::wire::control::{
     CheckValue, KeptRanges, LandedSegment, NodeStats, Prepared, RailStats, RowState, SegmentChecks,
@@ -49,6 +50,9 @@ impl WireMessage for ToMaster {
                 proto::ToMasterKind::Failed(proto::Failure { stats, ..error.to_proto() })
             }
             &ToMaster::Resumed { heard } => proto::ToMasterKind::Resumed(heard),
+            ToMaster::Surveyed(answers) => {
+                proto::ToMasterKind::Surveyed(survey::answers_to_proto(answers))
+            }
         };
         proto::ToMaster { kind: Some(kind) }
     }
@@ -85,6 +89,9 @@ impl WireMessage for ToMaster {
                 ToMaster::Failed { error: Error::from_proto(failure)?, stats }
             }
             proto::ToMasterKind::Resumed(heard) => ToMaster::Resumed { heard },
+            proto::ToMasterKind::Surveyed(surveyed) => {
+                ToMaster::Surveyed(survey::answers(surveyed)?)
+            }
         })
     }
 }

@@ -10,6 +10,7 @@ use super::fields::{
     addresses, apart, below, key, list, name, node_index, packed, pair, pairs, required, row_span,
     shortened, span, span_of, text, text_within, within,
 };
+use super::survey;
 use crate::core::options::{CheckKind, Cipher, DataPath, TransferOptions, WireLevel};
 use crate::core::spec::RowRole;
 use crate::core::units::Span;
@@ -40,6 +41,9 @@ impl WireMessage for ToNode {
             }
             ToNode::Resume(resume) => proto::ToNodeKind::Resume(resume.to_proto()),
             ToNode::MakeWay { id } => proto::ToNodeKind::MakeWay(id.clone()),
+            ToNode::Survey(questions) => {
+                proto::ToNodeKind::Survey(survey::questions_to_proto(questions))
+            }
         };
         proto::ToNode { kind: Some(kind) }
     }
@@ -56,6 +60,7 @@ impl WireMessage for ToNode {
             proto::ToNodeKind::MakeWay(id) => {
                 ToNode::MakeWay { id: text("the name of a transfer", id)? }
             }
+            proto::ToNodeKind::Survey(survey) => ToNode::Survey(survey::questions(survey)?),
         })
     }
 }

@@ -6,13 +6,18 @@ use std::path::{Path, PathBuf};
 
 use crate::core::error::{Code, Error, Result};
 
-/// One operand: the hosts of the path, and the operand as typed.
+/// One operand: the hosts of the path, each once, and the operand as typed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct CopyOperand {
+    /// Names of its nodes: of the operand's hosts, or of the node for local paths.
     pub(super) hosts: Vec<String>,
-    /// From the root of the hosts.
+    /// Path as the hosts are asked for it: a relative one lies below a home, or a root.
     pub(super) path: PathBuf,
     pub(super) typed: String,
+    /// User to log in as.
+    pub(super) user: Option<String>,
+    /// True for a path of this machine.
+    pub(super) is_local: bool,
 }
 
 /// One file and its locations: every host of every operand holds a replica.
@@ -24,11 +29,21 @@ pub(super) struct CopyFile {
 }
 
 impl CopyOperand {
+    /// Returns the operand as one of its hosts has it.
+    pub(super) fn at(&self, host: &str) -> String {
+        match self.hosts.len() {
+            1 => self.typed.clone(),
+            _ => format!("{host}:{}", self.path.display()),
+        }
+    }
+
     /// Returns true for a path that can only be a directory: it ends with a slash, or with `.` or
     /// `..`.
     pub(super) fn names_directory(&self) -> bool {
         let bytes = self.path.as_os_str().as_bytes();
-        bytes.ends_with(b"/") || bytes.ends_with(b"/.") || bytes.ends_with(b"/..")
+        // A path without a name is the home.
+        let ends = [&b"/"[..], b"/.", b"/.."].iter().any(|end| bytes.ends_with(end));
+        ends || [&b""[..], b".", b".."].contains(&bytes)
     }
 }
 
@@ -74,6 +89,8 @@ mod tests {
             hosts: host.split(',').map(String::from).collect(),
             path: path.into(),
             typed: format!("{host}:{path}"),
+            user: None,
+            is_local: false,
         }
     }
 
@@ -104,6 +121,8 @@ mod tests {
     fn a_slash_or_dots_at_the_end_name_a_directory() {
         for (path, is_directory) in
             [("/d/", true), ("/d/.", true), ("/d/..", true), ("/d", false), ("/d/.x", false)]
+                .into_iter()
+                .chain([("", true), (".", true), ("..", true), ("x", false), ("x/", true)])
         {
             assert_eq!(place("a", path).names_directory(), is_directory, "{path}");
         }

@@ -1,0 +1,175 @@
+//! Nodes that a master reaches: those that it has started, and daemons.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use super::resolve::{ResolvedAddresses, resolve};
+use super::settings::Settings;
+use crate::core::error::{Code, Error, Result};
+use crate::core::spec::NodeAddress;
+use crate::io::launch;
+use crate::io::launch::{HostStarter, LaunchConfig, LaunchedNodes, NodeToStart};
+use crate::io::master::file_limit;
+use crate::io::master::survey::{SurveyPeer, SurveySessions};
+use crate::io::session::{DialKey, Key};
+
+/// Nodes by their addresses in rows: where each is dialled, and with which key. Those that were
+/// started end with this.
+#[derive(Default)]
+pub(crate) struct ReachedNodes {
+    nodes: BTreeMap<NodeAddress, ReachedNode>,
+    launched: Vec<LaunchedNodes>,
+}
+
+/// A node as its master dials it.
+struct ReachedNode {
+    /// The addresses of its name, or the error of resolving it.
+    addresses: Result<Vec<SocketAddr>>,
+    /// Its key, if it has addresses.
+    key: Option<DialKey>,
+}
+
+impl fmt::Debug for ReachedNodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.nodes.keys()).finish()
+    }
+}
+
+impl ReachedNodes {
+    /// Starts nodes.
+    ///
+    /// # Errors
+    /// Those of the start.
+    pub(crate) fn launch(nodes: &[NodeToStart], settings: &Settings) -> Result<ReachedNodes> {
+        let key = Key::generate()?;
+        // Descriptors of a node: two pipes and its socket.
+        file_limit::make(nodes.len(), 3)?;
+        let (secret, starter) = (key.to_hex(), settings.starter()?);
+        let launched = launch::start(nodes, &launch_config(settings, &secret, &starter))?;
+        for (node, addresses) in nodes.iter().zip(launched.addresses()) {
+            let at = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            tracing::debug!("{}: started, listens at {at}", node.address);
+        }
+        let node =
+            |addresses| ReachedNode { addresses: Ok(addresses), key: Some(DialKey::from(&key)) };
+        let names = nodes.iter().map(|node| node.address.clone());
+        let nodes = names.zip(launched.addresses().map(node)).collect();
+        Ok(ReachedNodes { nodes, launched: vec![launched] })
+    }
+
+    /// Starts a child process on this machine for each of `hosts`, which other nodes reach.
+    ///
+    /// # Errors
+    /// `Unreachable` where no other node has an address, or none can be reached from here; `Usage`
+    /// without a program; those of the start.
+    pub(crate) fn launch_towards(
+        hosts: &[NodeAddress],
+        others: &ReachedNodes,
+        settings: &Settings,
+    ) -> Result<ReachedNodes> {
+        let mut known = others.nodes.values();
+        let remote = match known.find_map(|node| node.addresses.as_ref().ok()?.first()) {
+            Some(remote) => *remote,
+            None => return Ok(ReachedNodes::default()),
+        };
+        let own = SocketAddr::new(address_towards(remote)?, 0);
+        let mut reached = ReachedNodes::default();
+        for host in hosts {
+            let key = Key::generate()?;
+            let (secret, starter) = (key.to_hex(), settings.starter()?);
+            let launch_config = launch_config(settings, &secret, &starter);
+            let launched = launch::start_at(own, &launch_config)?;
+            let addresses = Ok(launched.addresses().flatten().collect());
+            let node = ReachedNode { addresses, key: Some(DialKey::from(&key)) };
+            reached.nodes.insert(host.clone(), node);
+            reached.launched.push(launched);
+        }
+        Ok(reached)
+    }
+
+    /// Daemons, whose names are resolved; `key_of` gives the key of each.
+    pub(crate) fn resolved(
+        hosts: &[NodeAddress],
+        key_of: impl Fn(&NodeAddress) -> Result<DialKey>,
+    ) -> ReachedNodes {
+        let node = |(host, addresses): (&NodeAddress, Result<Vec<SocketAddr>>)| {
+            let node = match key_of(host) {
+                Ok(key) => ReachedNode { addresses, key: Some(key) },
+                Err(error) => ReachedNode { addresses: Err(error), key: None },
+            };
+            (host.clone(), node)
+        };
+        let nodes = hosts.iter().zip(resolve(hosts)).map(node).collect();
+        ReachedNodes { nodes, launched: Vec::new() }
+    }
+
+    /// Both these nodes and others.
+    pub(crate) fn and(mut self, others: ReachedNodes) -> ReachedNodes {
+        self.nodes.extend(others.nodes);
+        self.launched.extend(others.launched);
+        self
+    }
+
+    /// Returns the addresses and keys of nodes, in their order. One that was not reached has an
+    /// error.
+    pub(super) fn of<'a>(
+        &self,
+        hosts: impl Iterator<Item = &'a NodeAddress>,
+    ) -> (ResolvedAddresses, Vec<Option<DialKey>>) {
+        let missing = |host: &NodeAddress| {
+            (Err(Error::new(Code::Internal, format!("{host} was not reached"))), None)
+        };
+        let node = |host| {
+            let node = self.nodes.get(host);
+            node.map_or_else(|| missing(host), |node| (node.addresses.clone(), node.key.clone()))
+        };
+        hosts.map(node).unzip()
+    }
+
+    /// Meets nodes to ask them about paths.
+    ///
+    /// # Errors
+    /// Those of the first node that has no address or cannot be met, with its name.
+    pub(crate) fn survey(&self, hosts: &[NodeAddress]) -> Result<SurveySessions> {
+        let (addresses, keys) = self.of(hosts.iter());
+        let peer = |(host, (addresses, key)): (&NodeAddress, (Result<_>, Option<DialKey>))| {
+            let addresses = addresses?;
+            let key = key.ok_or_else(|| Error::new(Code::Internal, "it has no key").at(host))?;
+            Ok(SurveyPeer { name: host.to_string(), addresses, key })
+        };
+        let peers = hosts.iter().zip(addresses.into_iter().zip(keys)).map(peer);
+        SurveySessions::meet(peers.collect::<Result<_>>()?)
+    }
+}
+
+fn launch_config<'a>(
+    settings: &'a Settings,
+    secret: &'a str,
+    starter: &'a HostStarter,
+) -> LaunchConfig<'a> {
+    LaunchConfig {
+        program: settings.program.as_deref(),
+        root: &settings.root,
+        secret,
+        slots: settings.options.slots,
+        starter,
+        deploys: settings.deploy,
+    }
+}
+
+/// Returns the local address from which the kernel would dial `remote`. Nothing is sent.
+///
+/// # Errors
+/// `Unreachable` where there is no route.
+pub(crate) fn address_towards(remote: SocketAddr) -> Result<IpAddr> {
+    let any: IpAddr = if remote.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
+    let own = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect(remote)?;
+        socket.local_addr()
+    });
+    own.map(|own| own.ip()).map_err(|error| {
+        Error::new(Code::Unreachable, format!("no way from here to {remote}: {error}"))
+            .remedy("look at `ip route`")
+    })
+}

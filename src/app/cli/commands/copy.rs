@@ -55,7 +55,8 @@ fn reach(request: &CopyRequest, settings: &Settings) -> Result<ReachedNodes> {
             place: place(node, settings),
         };
         let nodes: Vec<NodeToStart> = request.nodes.iter().map(start).collect();
-        return ReachedNodes::launch(&nodes, settings);
+        // Nothing is to be cleaned up yet: a signal ends the process, and with it the nodes.
+        return ReachedNodes::launch(&nodes, settings, &|| false);
     }
     let of = |is_local: bool| {
         let nodes = request.nodes.iter().filter(|node| node.is_local == is_local);

@@ -217,6 +217,9 @@ fn a_node_that_is_lost_is_named_with_its_reason() {
     let losses: Vec<&Value> = events.iter().filter(|event| event["event"] == "loss").collect();
     let of = |what: &str| losses.iter().find(|event| event["what"] == what);
     assert!(of("node").is_some_and(|it| it["node"] == *one.address), "{losses:?}");
+    let flow = of("flow").unwrap_or_else(|| panic!("{losses:?}"));
+    assert_eq!((&flow["node"], &flow["nic"]), (&receiver.address.as_str().into(), &"lo".into()));
+    assert_eq!(flow["peer"], *one.address);
     assert!(losses.iter().all(|it| !it["reason"].as_str().unwrap().is_empty()), "{losses:?}");
     assert_eq!(events.last().unwrap()["state"], "complete");
 

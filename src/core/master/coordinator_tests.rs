@@ -345,6 +345,7 @@ fn progress(received_bytes: u64, bytes: u64, busy: bool) -> ToMaster {
         delivered,
         left: Vec::new(),
         missing_bytes: 0,
+        lost: Vec::new(),
     }
 }
 

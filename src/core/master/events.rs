@@ -67,8 +67,15 @@ pub(crate) enum TransferEvent {
         nodes: Vec<ReceiverRate>,
         nodes_total: usize,
     },
-    /// A node is lost, or its control session.
-    Loss { what: LostKind, node: String, code: u8, reason: String },
+    /// A node is lost, its control session, or one of its flows.
+    Loss {
+        what: LostKind,
+        node: String,
+        nic: Option<String>,
+        peer: Option<String>,
+        code: u8,
+        reason: String,
+    },
     /// A control session is resumed.
     Restored { node: String },
     /// A sentence of the report's warnings.
@@ -87,6 +94,8 @@ pub(crate) enum LostKind {
     Node,
     /// A control session broke; the node goes on, and the session is resumed.
     Session,
+    /// A flow of a NIC to a peer broke, or could not be opened; others may carry on.
+    Flow,
 }
 
 /// What a receiver has landed, and its rate since the event before.
@@ -276,11 +285,19 @@ fn incident(coordinator: &Coordinator, incident: &Incident) -> TransferEvent {
     let loss = |what: LostKind, node: &NodeIx, error: &Error| {
         let Error { code, message, .. } = error;
         let (code, reason) = (Code::number(*code), message.clone());
-        TransferEvent::Loss { what, node: name(node), code, reason }
+        TransferEvent::Loss { what, node: name(node), nic: None, peer: None, code, reason }
     };
     match incident {
         Incident::Lost { node, error } => loss(LostKind::Node, node, error),
         Incident::Broken { node, error } => loss(LostKind::Session, node, error),
+        Incident::Flow { node, loss } => TransferEvent::Loss {
+            what: LostKind::Flow,
+            node: name(node),
+            nic: Some(loss.nic.clone()),
+            peer: Some(loss.peer.clone()),
+            code: Code::number(Code::Unreachable),
+            reason: loss.reason.clone(),
+        },
         Incident::Restored { node } => TransferEvent::Restored { node: name(node) },
     }
 }

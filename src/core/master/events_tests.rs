@@ -6,7 +6,9 @@ use crate::core::master::coordinator::{CoordinatorAction, CoordinatorEvent};
 use crate::core::master::planning::MadePlan;
 use crate::core::options::TransferOptions;
 use crate::core::units::Moment;
-use crate::core::wire::control::{NodeStats, Prepared, RailAdvert, RowState, ToMaster, ToNode};
+use crate::core::wire::control::{
+    FlowLoss, NodeStats, Prepared, RailAdvert, RowState, ToMaster, ToNode,
+};
 
 const NOW: Moment = Moment(1);
 const ROWS: &str = "id \"t\"\nwriter a:1 pattern:1 0 0-99\nwriter b:1 pattern:1 0 0-99\n\
@@ -69,6 +71,7 @@ fn landed(bytes: u64) -> ToMaster {
         delivered: Vec::new(),
         left: Vec::new(),
         missing_bytes: 0,
+        lost: Vec::new(),
     }
 }
 
@@ -124,6 +127,8 @@ fn a_late_look_misses_nothing_and_keeps_the_order() {
     let loss = |what, node: &str, code, reason: &str| TransferEvent::Loss {
         what,
         node: node.into(),
+        nic: None,
+        peer: None,
         code,
         reason: reason.into(),
     };
@@ -131,6 +136,25 @@ fn a_late_look_misses_nothing_and_keeps_the_order() {
     assert_eq!(events[3], TransferEvent::Restored { node: "a:1".into() });
     assert_eq!(events[4], loss(LostKind::Node, "b:1", 3, "it is \"gone\""));
     assert_eq!(events[5], loss(LostKind::Node, "d:1", 5, "no disk"));
+}
+
+#[test]
+fn a_lost_flow_has_its_nic_and_its_peer() {
+    let mut coordinator = moving();
+    let mut watch = EventWatch::default();
+    watch.look(at(0.0), &coordinator);
+    let [nic, peer, reason] = ["eth1", "a:1", "reset"].map(String::from);
+    let loss = FlowLoss { nic: nic.clone(), peer: peer.clone(), reason: reason.clone() };
+    coordinator.incidents.add(Incident::Flow { node: NodeIx(2), loss });
+    let wanted = TransferEvent::Loss {
+        what: LostKind::Flow,
+        node: "c:1".into(),
+        nic: Some(nic),
+        peer: Some(peer),
+        code: 3,
+        reason,
+    };
+    assert_eq!(watch.look(at(0.1), &coordinator), [wanted]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::core::error::Error;
 use crate::core::units::NodeIx;
+use crate::core::wire::control::FlowLoss;
 
 /// Limit on the incidents that are kept: a transfer of thousands of nodes may lose them all.
 const INCIDENTS_MAX: usize = 1024;
@@ -15,6 +16,8 @@ pub(crate) enum Incident {
     Broken { node: NodeIx, error: Error },
     /// Its control session is resumed.
     Restored { node: NodeIx },
+    /// One of its flows broke, or could not be opened.
+    Flow { node: NodeIx, loss: FlowLoss },
 }
 
 /// Incidents of a transfer in their order.

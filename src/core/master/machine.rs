@@ -357,6 +357,10 @@ impl MasterMachine {
         let is_resuming = matches!(link.stage, LinkStage::Broken(_));
         // On a session that is being resumed nothing of the attempt comes before `Resumed`.
         link.heard += u32::from(message.is_counted() && !is_resuming);
+        if let ToMaster::Progress { lost, .. } = &message {
+            let lost = lost.iter().cloned().map(|loss| Incident::Flow { node, loss });
+            lost.for_each(|incident| self.coordinator.incidents.add(incident));
+        }
         match message {
             _ if self.closing.is_some() => {}
             ToMaster::Resumed { heard } if is_resuming => {

@@ -26,7 +26,7 @@ use crate::core::units::{BitRate, Span};
 pub(crate) use landed::{CheckValue, LandedSegment, SegmentChecks};
 pub(crate) use options::WireOptions;
 pub(crate) use replicas::ReplicaRange;
-pub(crate) use stats::{NodeStats, RailStats};
+pub(crate) use stats::{FlowLoss, NodeStats, RailStats};
 pub(crate) use survey::{
     SurveyAnswer, SurveyQuestion, SurveySubject, SurveyToken, SurveyedDestination, SurveyedSource,
 };
@@ -371,6 +371,8 @@ pub(crate) enum ToMaster {
         left: Vec<u64>,
         /// Bytes of its segments that no sender is left for.
         missing_bytes: u64,
+        /// Flows that were lost since the last report.
+        lost: Vec<FlowLoss>,
     },
     /// The node still prepares: it compares replicas, or reads data of an earlier attempt.
     Comparing {

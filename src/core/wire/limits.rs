@@ -24,6 +24,9 @@ pub(crate) const TEXT_BYTES_MAX: usize = 4096;
 /// Warnings of one node in a report: one for each of its NICs, and for each of some of its peers.
 pub(crate) const WARNINGS_MAX: usize = 64;
 
+/// Lost flows in one report of a receiver; further ones are not told one by one.
+pub(crate) const FLOW_LOSSES_MAX: usize = 16;
+
 /// A name: a host name ends at 253 bytes and a port behind it at 6, an interface name at 15.
 pub(crate) const NAME_BYTES_MAX: usize = 264;
 

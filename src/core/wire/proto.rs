@@ -384,6 +384,19 @@ pub(crate) struct Progress {
     /// Empty if nothing was measured.
     #[prost(uint64, repeated, tag = "6")]
     pub(crate) samples: Vec<u64>,
+    /// Flows that broke, or could not be opened, since the last report.
+    #[prost(message, repeated, tag = "7")]
+    pub(crate) lost: Vec<FlowLoss>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct FlowLoss {
+    #[prost(string, tag = "1")]
+    pub(crate) nic: String,
+    #[prost(string, tag = "2")]
+    pub(crate) peer: String,
+    #[prost(string, tag = "3")]
+    pub(crate) reason: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -164,7 +164,8 @@ impl Node {
 
     /// Adds to a message what the rails and the process counted.
     fn complete(&mut self, transfer: TransferIx, mut message: ToMaster) {
-        self.transfers[&transfer].complete(&mut message, &self.ports.nics());
+        let node_transfer = self.transfers.get_mut(&transfer).expect("it tells what it has");
+        node_transfer.complete(&mut message, &self.ports.nics());
         self.handle(NodeEvent::Completed { transfer, message });
     }
 

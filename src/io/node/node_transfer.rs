@@ -80,13 +80,16 @@ impl NodeTransfer {
 
     /// Adds to a message what the rails and the process counted; `nics` are the names of the ports'
     /// NICs.
-    pub(super) fn complete(&self, message: &mut ToMaster, nics: &[&str]) {
+    pub(super) fn complete(&mut self, message: &mut ToMaster, nics: &[&str]) {
         match message {
             ToMaster::Report(stats) | ToMaster::Landed { stats, .. } => {
                 self.complete_stats(stats, nics);
             }
             ToMaster::Failed { stats: Some(stats), .. } => self.complete_stats(stats, nics),
-            ToMaster::Progress { sent_bytes, .. } => *sent_bytes = self.sent_bytes(),
+            ToMaster::Progress { sent_bytes, lost, .. } => {
+                *sent_bytes = self.sent_bytes();
+                *lost = self.flows.take_lost();
+            }
             ToMaster::Failed { stats: None, .. }
             | ToMaster::Prepared(_)
             | ToMaster::Comparing { .. }

@@ -16,7 +16,8 @@ use crate::core::receiver::scheduler::SchedulerEvent;
 use crate::core::seal::FlowSeal;
 use crate::core::units::{NodeIx, human_bytes};
 use crate::core::wire::control;
-use crate::core::wire::control::{FlowHello, FlowReply, PeerNode, Prepare};
+use crate::core::wire::control::{FlowHello, FlowLoss, FlowReply, PeerNode, Prepare};
+use crate::core::wire::limits::FLOW_LOSSES_MAX;
 use crate::core::wire::terms::{FlowTerms, WirePolicy};
 use crate::io::session::{FlowStream, Key, is_loopback};
 
@@ -40,6 +41,8 @@ pub(super) struct TransferFlows {
     histories: BTreeMap<RailPair, RailPairHistory>,
     /// Notes about large packets that do not arrive, by NIC and peer.
     mtu_holes: BTreeMap<(String, IpAddr), String>,
+    /// Flows that were lost since the last report.
+    lost: Vec<FlowLoss>,
 }
 
 impl TransferFlows {
@@ -57,6 +60,7 @@ impl TransferFlows {
             openings: BTreeMap::new(),
             histories: BTreeMap::new(),
             mtu_holes: BTreeMap::new(),
+            lost: Vec::new(),
         }
     }
 
@@ -179,6 +183,7 @@ impl TransferFlows {
     /// No way is left to open a flow.
     pub(super) fn failed(&mut self, rail_pair: RailPair, error: Error) -> SchedulerEvent {
         self.histories.entry(rail_pair.own()).and_modify(|history| history.failed(&error));
+        self.lose(rail_pair, &error);
         SchedulerEvent::OpenFailed { rail_pair, error }
     }
 
@@ -229,6 +234,20 @@ impl TransferFlows {
         self.histories.get_mut(&rail_pair.own())
     }
 
+    /// Notes a lost flow for the next report, unless it has only ended.
+    fn lose(&mut self, rail_pair: RailPair, error: &Error) {
+        let nic = self.histories.get(&rail_pair.own()).map_or("", RailPairHistory::nic);
+        if error.code != Code::Cancelled && self.lost.len() < FLOW_LOSSES_MAX {
+            let (nic, peer) = (nic.to_owned(), self.name_of(rail_pair.sender));
+            self.lost.push(FlowLoss { nic, peer, reason: error.message.clone() });
+        }
+    }
+
+    /// Returns the flows that were lost since the last call; the first ones.
+    pub(super) fn take_lost(&mut self) -> Vec<FlowLoss> {
+        std::mem::take(&mut self.lost)
+    }
+
     /// Notes a command to a flow that this node opened. Returns the port that the flow goes over.
     pub(super) fn commanded(&mut self, command: &FlowCommand, now: Instant) -> Option<usize> {
         if matches!(command, FlowCommand::Lease { .. })
@@ -247,7 +266,9 @@ impl TransferFlows {
             }
             SchedulerEvent::FlowDown { flow, error } => {
                 self.history_of(*flow).into_iter().for_each(|history| history.failed(error));
-                self.flows.remove(flow);
+                if let Some((rail_pair, _)) = self.flows.remove(flow) {
+                    self.lose(rail_pair, error);
+                }
             }
             SchedulerEvent::Changed { flow } => {
                 self.history_of(*flow).into_iter().for_each(RailPairHistory::changed);

@@ -175,6 +175,7 @@ impl MasterWorld {
                     delivered: (0..script.below(3)).map(|_| delivered(script)).collect(),
                     left: (0..script.below(3)).map(|_| number(script)).collect(),
                     missing_bytes: if script.coin() { 0 } else { number(script) },
+                    lost: Vec::new(),
                 }
             }
             4 => {

@@ -28,6 +28,7 @@ pub(super) fn progress(now: Moment, scheduler: Option<&PieceScheduler>) -> ToMas
         delivered: delivered.collect(),
         left: extents.map_or(Vec::new(), ExtentMap::left_of_segments),
         missing_bytes: extents.map_or(0, ExtentMap::missing_bytes),
+        lost: Vec::new(),
     }
 }
 

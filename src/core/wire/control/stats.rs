@@ -54,3 +54,14 @@ pub(crate) struct RailStats {
     /// Protection of its least protected flow; `None` if it had no flow.
     pub(crate) wire: Option<WireAgreement>,
 }
+
+/// A flow that broke, or could not be opened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct FlowLoss {
+    /// NIC of the node that tells it.
+    pub(crate) nic: String,
+    /// The node at the other end.
+    pub(crate) peer: String,
+    /// Reason, as a sentence.
+    pub(crate) reason: String,
+}

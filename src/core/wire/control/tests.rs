@@ -325,23 +325,30 @@ fn to_master() -> impl Strategy<Value = ToMaster> {
         (
             any::<[u64; 3]>(),
             vec((0..NODES_MAX as u32, any::<(u64, bool, [u64; 3])>()), 0..4),
-            vec(any::<u64>(), 0..4)
+            vec(any::<u64>(), 0..4),
+            vec(["[a-z]{0,9}", "[a-z]{0,9}", ".{0,9}"], 0..3)
         )
-            .prop_map(|([received_bytes, sent_bytes, missing_bytes], delivered, left)| {
-                let one = |(index, (bytes, busy, numbers)): (u32, (u64, bool, [u64; 3]))| {
-                    let [sampled, micros, waiting_micros] = numbers;
-                    let sample = SpeedSample { bytes: sampled, micros, waiting_micros };
-                    SenderDelivery { index, bytes, busy, sample }
-                };
-                let delivered = delivered.into_iter().map(one);
-                ToMaster::Progress {
-                    received_bytes,
-                    sent_bytes,
-                    delivered: delivered.collect(),
-                    left,
-                    missing_bytes,
-                }
-            },),
+            .prop_map(
+                |([received_bytes, sent_bytes, missing_bytes], delivered, left, lost)| {
+                    let lost =
+                        lost.into_iter().map(|[nic, peer, reason]| FlowLoss { nic, peer, reason });
+                    let lost = lost.collect();
+                    let one = |(index, (bytes, busy, numbers)): (u32, (u64, bool, [u64; 3]))| {
+                        let [sampled, micros, waiting_micros] = numbers;
+                        let sample = SpeedSample { bytes: sampled, micros, waiting_micros };
+                        SenderDelivery { index, bytes, busy, sample }
+                    };
+                    let delivered = delivered.into_iter().map(one);
+                    ToMaster::Progress {
+                        received_bytes,
+                        sent_bytes,
+                        delivered: delivered.collect(),
+                        left,
+                        missing_bytes,
+                        lost,
+                    }
+                },
+            ),
         (vec(landed_segment(), 0..5), stats()).prop_map(|(segments, stats)| {
             ToMaster::Landed { segments: one_behind_another(segments), stats }
         }),

@@ -1,18 +1,18 @@
 //! Conversion of messages from a node to the master.
 
 use super::fields::{
-    apart, join, key, lines, list, name, node_index, pair, pairs, required, span, span_of, text,
-    within,
+    apart, join, key, lines, list, name, node_index, pair, pairs, required, shortened, span,
+    span_of, text, within,
 };
 use super::survey;
 use crate::core::error::Error;
 use crate::core::wire::control::{
-    CheckValue, KeptRanges, LandedSegment, NodeStats, Prepared, RailStats, RowState, SegmentChecks,
-    SenderDelivery, SourceOrigin, SpeedSample, ToMaster, WireMessage,
+    CheckValue, FlowLoss, KeptRanges, LandedSegment, NodeStats, Prepared, RailStats, RowState,
+    SegmentChecks, SenderDelivery, SourceOrigin, SpeedSample, ToMaster, WireMessage,
 };
 use crate::core::wire::limits::{
-    HAVE_MAX, ITEMS_MAX, LEFT_MAX, NODES_MAX, NOTES_MAX, RAILS_MAX, REPLICA_VALUES_MAX, ROWS_MAX,
-    SAMPLES_MAX, TEXT_BYTES_MAX, WARNINGS_MAX,
+    FLOW_LOSSES_MAX, HAVE_MAX, ITEMS_MAX, LEFT_MAX, NODES_MAX, NOTES_MAX, RAILS_MAX,
+    REPLICA_VALUES_MAX, ROWS_MAX, SAMPLES_MAX, TEXT_BYTES_MAX, WARNINGS_MAX,
 };
 use crate::core::wire::terms::WireAgreement;
 use crate::core::wire::{Check, WireError, proto};
@@ -23,7 +23,14 @@ impl WireMessage for ToMaster {
     fn to_proto(&self) -> proto::ToMaster {
         let kind = match self {
             ToMaster::Prepared(prepared) => proto::ToMasterKind::Prepared(prepared.to_proto()),
-            ToMaster::Progress { received_bytes, sent_bytes, delivered, left, missing_bytes } => {
+            ToMaster::Progress {
+                received_bytes,
+                sent_bytes,
+                delivered,
+                left,
+                missing_bytes,
+                lost,
+            } => {
                 let pair =
                     |it: &SenderDelivery| [u64::from(it.index) << 1 | u64::from(it.busy), it.bytes];
                 let samples = samples_of(delivered);
@@ -37,6 +44,7 @@ impl WireMessage for ToMaster {
                     left,
                     missing_bytes,
                     samples,
+                    lost: lost.iter().map(loss_to_proto).collect(),
                 })
             }
             &ToMaster::Comparing { read_bytes } => proto::ToMasterKind::Comparing(read_bytes),
@@ -69,7 +77,9 @@ impl WireMessage for ToMaster {
                 left,
                 missing_bytes,
                 samples,
+                lost,
             }) => {
+                within("the lost flows of a report", lost.len(), FLOW_LOSSES_MAX)?;
                 within("the segments of a report", left.len(), LEFT_MAX)?;
                 ToMaster::Progress {
                     received_bytes,
@@ -77,6 +87,7 @@ impl WireMessage for ToMaster {
                     delivered: delivered_of(&delivered, &samples)?,
                     left,
                     missing_bytes,
+                    lost: lost.into_iter().map(loss).collect::<Result<_, WireError>>()?,
                 }
             }
             proto::ToMasterKind::Comparing(read_bytes) => ToMaster::Comparing { read_bytes },
@@ -318,6 +329,19 @@ impl WireMessage for NodeStats {
             warnings: warnings(&text("the warnings of a node", proto.warnings)?),
         })
     }
+}
+
+fn loss_to_proto(loss: &FlowLoss) -> proto::FlowLoss {
+    let FlowLoss { nic, peer, reason } = loss;
+    proto::FlowLoss { nic: nic.clone(), peer: peer.clone(), reason: shortened(reason) }
+}
+
+fn loss(proto: proto::FlowLoss) -> Result<FlowLoss, WireError> {
+    Ok(FlowLoss {
+        nic: name("the NIC of a lost flow", proto.nic)?,
+        peer: name("the peer of a lost flow", proto.peer)?,
+        reason: text("the reason for a lost flow", proto.reason)?,
+    })
 }
 
 /// Joins the first warnings, as many as fit into one text.

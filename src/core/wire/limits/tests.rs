@@ -10,10 +10,10 @@ use crate::core::options::{CheckKind, Cipher, DataPath, TransferOptions, WireLev
 use crate::core::spec::RowRole;
 use crate::core::units::Span;
 use crate::core::wire::control::{
-    CheckValue, FileSharing, FlowHello, FlowKey, KeptRanges, LandedSegment, NodeAdvert, NodeStats,
-    OfferedSource, PeerNode, PlanSegment, Prepare, Prepared, QueryAnswer, RailAdvert, RailStats,
-    ReplicaRange, RowState, SegmentChecks, SenderDelivery, SenderShare, SourceOrigin, SpeedSample,
-    Start, ToMaster, ToNode, WireMessage, WireOptions, WireRow, decode, encode,
+    CheckValue, FileSharing, FlowHello, FlowKey, FlowLoss, KeptRanges, LandedSegment, NodeAdvert,
+    NodeStats, OfferedSource, PeerNode, PlanSegment, Prepare, Prepared, QueryAnswer, RailAdvert,
+    RailStats, ReplicaRange, RowState, SegmentChecks, SenderDelivery, SenderShare, SourceOrigin,
+    SpeedSample, Start, ToMaster, ToNode, WireMessage, WireOptions, WireRow, decode, encode,
 };
 use crate::core::wire::limits::*;
 use crate::core::wire::terms::{CipherSet, FlowTerms, WireAgreement};
@@ -283,6 +283,8 @@ fn reports_of_as_many_segments_and_nodes_as_there_may_be_fit_one_message() {
     let mut segments: Vec<LandedSegment> = (1..SEGMENTS_MAX).map(folded).collect();
     segments.insert(0, LandedSegment { span: range(0), checks: all_of_one });
     travels(&ToMaster::Landed { segments, stats: stats() });
+    let (nic, peer) = (name(NAME_BYTES_MAX), name(NAME_BYTES_MAX));
+    let lost = FlowLoss { nic, peer, reason: name(TEXT_BYTES_MAX) };
     let most = SpeedSample { bytes: u64::MAX, micros: u64::MAX, waiting_micros: u64::MAX };
     for (senders, sample) in [(NODES_MAX, SpeedSample::default()), (SAMPLES_MAX, most)] {
         let delivered = (0..senders)
@@ -294,6 +296,7 @@ fn reports_of_as_many_segments_and_nodes_as_there_may_be_fit_one_message() {
             delivered,
             left: vec![u64::MAX; LEFT_MAX],
             missing_bytes: u64::MAX,
+            lost: vec![lost.clone(); FLOW_LOSSES_MAX],
         });
     }
     travels(&ToMaster::Report(stats()));

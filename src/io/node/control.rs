@@ -216,8 +216,8 @@ impl Node {
     pub(super) fn way_failed(&mut self, dialled: DialledFlow, error: Error) {
         let DialledFlow { transfer, rail_pair, way } = dialled;
         let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
-        let nic_of = |port| self.ports.nic_of(port);
-        match node_transfer.flows.way_failed(rail_pair, way, error, nic_of) {
+        match node_transfer.flows.way_failed(rail_pair, way, error, |port| self.ports.nic_of(port))
+        {
             WayFailure::Waits => {}
             WayFailure::GoesOn => self.try_next_way(transfer, rail_pair),
             WayFailure::Ends(event) => self.handle(NodeEvent::Flow { transfer, event }),

@@ -164,8 +164,7 @@ impl Node {
 
     /// Adds to a message what the rails and the process counted.
     fn complete(&mut self, transfer: TransferIx, mut message: ToMaster) {
-        let node_transfer = self.transfers.get_mut(&transfer).expect("it tells what it has");
-        node_transfer.complete(&mut message, &self.ports.nics());
+        self.transfers[&transfer].complete(&mut message, &self.ports.nics());
         self.handle(NodeEvent::Completed { transfer, message });
     }
 
@@ -216,8 +215,8 @@ impl Node {
     pub(super) fn way_failed(&mut self, dialled: DialledFlow, error: Error) {
         let DialledFlow { transfer, rail_pair, way } = dialled;
         let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
-        match node_transfer.flows.way_failed(rail_pair, way, error, |port| self.ports.nic_of(port))
-        {
+        let nic_of = |port| self.ports.nic_of(port);
+        match node_transfer.flows.way_failed(rail_pair, way, error, nic_of) {
             WayFailure::Waits => {}
             WayFailure::GoesOn => self.try_next_way(transfer, rail_pair),
             WayFailure::Ends(event) => self.handle(NodeEvent::Flow { transfer, event }),

@@ -80,7 +80,7 @@ impl NodeTransfer {
 
     /// Adds to a message what the rails and the process counted; `nics` are the names of the ports'
     /// NICs.
-    pub(super) fn complete(&mut self, message: &mut ToMaster, nics: &[&str]) {
+    pub(super) fn complete(&self, message: &mut ToMaster, nics: &[&str]) {
         match message {
             ToMaster::Report(stats) | ToMaster::Landed { stats, .. } => {
                 self.complete_stats(stats, nics);

@@ -1,6 +1,7 @@
 //! The flows of one transfer on this node: its peers, the flows that it opens to them, those that
 //! stand, and what the report tells of each rail pair.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, TcpStream};
 use std::time::Instant;
@@ -42,7 +43,7 @@ pub(super) struct TransferFlows {
     /// Notes about large packets that do not arrive, by NIC and peer.
     mtu_holes: BTreeMap<(String, IpAddr), String>,
     /// Flows that were lost since the last report.
-    lost: Vec<FlowLoss>,
+    lost: RefCell<Vec<FlowLoss>>,
 }
 
 impl TransferFlows {
@@ -60,7 +61,7 @@ impl TransferFlows {
             openings: BTreeMap::new(),
             histories: BTreeMap::new(),
             mtu_holes: BTreeMap::new(),
-            lost: Vec::new(),
+            lost: RefCell::default(),
         }
     }
 
@@ -237,15 +238,15 @@ impl TransferFlows {
     /// Notes a lost flow for the next report, unless it has only ended.
     fn lose(&mut self, rail_pair: RailPair, error: &Error) {
         let nic = self.histories.get(&rail_pair.own()).map_or("", RailPairHistory::nic);
-        if error.code != Code::Cancelled && self.lost.len() < FLOW_LOSSES_MAX {
+        if error.code != Code::Cancelled && self.lost.borrow().len() < FLOW_LOSSES_MAX {
             let (nic, peer) = (nic.to_owned(), self.name_of(rail_pair.sender));
-            self.lost.push(FlowLoss { nic, peer, reason: error.message.clone() });
+            self.lost.get_mut().push(FlowLoss { nic, peer, reason: error.message.clone() });
         }
     }
 
     /// Returns the flows that were lost since the last call; the first ones.
-    pub(super) fn take_lost(&mut self) -> Vec<FlowLoss> {
-        std::mem::take(&mut self.lost)
+    pub(super) fn take_lost(&self) -> Vec<FlowLoss> {
+        self.lost.take()
     }
 
     /// Notes a command to a flow that this node opened. Returns the port that the flow goes over.

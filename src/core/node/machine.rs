@@ -78,6 +78,8 @@ pub(crate) struct NodeMachine {
     resting: Option<Moment>,
     /// Since when a launched node has been without a master; `None` while it has one.
     alone_since: Option<Moment>,
+    /// True if the launcher of a launched node is heard regularly.
+    launcher_beats: bool,
     /// True while the launcher of a launched node is out of reach: then it does not wait for a
     /// master that is lost.
     launcher_is_silent: bool,
@@ -106,12 +108,20 @@ impl NodeMachine {
             is_surveyed: false,
             resting: None,
             alone_since: launched.then_some(now),
+            launcher_beats: false,
             launcher_is_silent: false,
             stops: None,
             exits: false,
             remains: Vec::new(),
             actions: VecDeque::new(),
         }
+    }
+
+    /// Makes it a node whose launcher is heard regularly if `beats`: until that is silent, it waits
+    /// for its first master. Other hosts may be sent the program in the meantime.
+    pub(crate) fn with_launcher_beats(mut self, beats: bool) -> NodeMachine {
+        self.launcher_beats = beats;
+        self
     }
 
     /// The same node with another limit of transfers at once.
@@ -178,7 +188,7 @@ impl NodeMachine {
 
     /// Returns the moment at which `Tick` is due.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
-        let alone = self.alone_since.map(|since| since + LEASE);
+        let alone = self.alone_until();
         let attempts = self.attempts.values().filter_map(Attempt::poll_timeout);
         attempts.chain(alone).chain(self.stops).chain(self.resting).chain(self.idle_due()).min()
     }
@@ -206,6 +216,11 @@ impl NodeMachine {
         has_none && self.waiting.is_empty() && self.resting.is_none() && self.actions.is_empty()
     }
 
+    /// Until when a launched node waits for a master.
+    fn alone_until(&self) -> Option<Moment> {
+        self.alone_since.filter(|_| !self.launcher_beats).map(|since| since + LEASE)
+    }
+
     fn tick(&mut self, now: Moment) {
         let due = |attempt: &Attempt| attempt.poll_timeout().is_some_and(|due| due <= now);
         let due = self.attempts.iter().filter(|(_, attempt)| due(attempt));
@@ -217,9 +232,7 @@ impl NodeMachine {
             self.rested(now);
         }
         let is_over = |since: Moment| now >= since;
-        if self.alone_since.is_some_and(|since| is_over(since + LEASE))
-            || self.stops.is_some_and(is_over)
-        {
+        if self.alone_until().is_some_and(is_over) || self.stops.is_some_and(is_over) {
             self.exit();
         }
     }

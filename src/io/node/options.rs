@@ -41,6 +41,8 @@ pub(crate) struct NodeOptions {
     pub(crate) wire_min: WireLevel,
     /// A master has started it, so that it ends when that master is gone.
     pub(crate) launched: bool,
+    /// Whoever has started it is heard regularly on standard input.
+    pub(crate) beats: bool,
     /// Transfers that it takes part in at once.
     pub(crate) transfers_max: usize,
     pub(crate) slots: Option<u32>,
@@ -113,7 +115,9 @@ impl NodeOptions {
 
     /// The machine of a node with these options.
     pub(super) fn machine(&self, now: Moment, nics: Vec<String>) -> NodeMachine {
-        NodeMachine::new(now, nics, self.launched).with_transfers_max(self.transfers_max)
+        NodeMachine::new(now, nics, self.launched)
+            .with_transfers_max(self.transfers_max)
+            .with_launcher_beats(self.beats)
     }
 
     /// The advert of this node.
@@ -147,6 +151,7 @@ impl NodeOptions {
             access: SiteAccess::of(Identity::open()),
             wire_min: WireLevel::Clear,
             launched: false,
+            beats: false,
             transfers_max: TRANSFERS_DEFAULT,
             slots: None,
             pinning: PinningPolicy::None,

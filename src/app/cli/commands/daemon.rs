@@ -48,6 +48,7 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
         access,
         wire_min: args.wire_min,
         launched: args.launched,
+        beats: args.beats,
         transfers_max: usize::from(args.transfers),
         slots: args.slots,
         threads: match args.threads_per_nic {

@@ -357,6 +357,18 @@ fn a_launched_node_ends_once_both_its_launcher_and_its_master_are_out_of_reach()
     assert!(ends(alone.hear(silent(true))), "nobody came");
 }
 
+/// The first of two hosts had given up before the second one had the program.
+#[test]
+fn a_launched_node_waits_for_its_first_master_while_its_launcher_is_heard() {
+    let mut bench = Bench::new(true);
+    bench.machine = bench.machine.with_launcher_beats(true);
+    assert_eq!(bench.machine.poll_timeout(), None);
+    bench.now = bench.now + 10 * LEASE;
+    assert_eq!(bench.hear(NodeEvent::Tick), []);
+    let actions = bench.hear(NodeEvent::Launcher { is_silent: true });
+    assert_eq!(actions, [NodeAction::Exit]);
+}
+
 #[test]
 fn a_source_that_was_written_to_makes_a_report_a_failure() {
     let mut bench = attempt_in("up");

@@ -43,6 +43,11 @@ impl SshHost {
         }
     }
 
+    /// Returns the name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Sets the shell that runs commands, such as `/bin/csh`.
     pub(crate) fn shell(mut self, program: &str) -> SshHost {
         self.shell = program.into();
@@ -56,7 +61,7 @@ impl SshHost {
     }
 
     /// Adds a line to what the client knows of the host. It comes before the usual lines, and so
-    /// goes before them: `StrictHostKeyChecking yes`, `Port 1`.
+    /// goes before them: `StrictHostKeyChecking yes`, `Port 1`. `FOLDER` is that of the server.
     pub(crate) fn client(mut self, line: &str) -> SshHost {
         self.client += &format!("  {line}\n");
         self
@@ -143,9 +148,14 @@ impl Sshd {
         self.port
     }
 
+    /// Returns the process that listens.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.server.id().cast_signed())
+    }
+
     /// Returns the processes of the server that each serve one connection.
     pub(crate) fn sessions(&self) -> Vec<Pid> {
-        children(Pid::from_raw(self.server.id().cast_signed()))
+        children(self.pid())
     }
 }
 
@@ -241,7 +251,8 @@ fn configure_client(folder: &tempfile::TempDir, places: &[Place<'_>]) {
     let user = User::from_uid(Uid::effective()).unwrap().unwrap().name;
     let mut text = String::new();
     for Place { host, address } in places {
-        text += &format!("Host {}\n{}  HostName {}\n", host.name, host.client, address.ip());
+        let client = host.client.replace("FOLDER", &at.to_string());
+        text += &format!("Host {}\n{client}  HostName {}\n", host.name, address.ip());
     }
     text += &format!(
         "Host *\n  Port {port}\n  User {user}\n  IdentityFile {at}/user\n  IdentitiesOnly yes\n  \

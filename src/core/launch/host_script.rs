@@ -46,7 +46,9 @@ if [ "$n" = again ]; then continue; fi;
 mkdir -p "$d" 2>/dev/null || fail "$d cannot be made"
 "make it a directory that you can write to, or install cep-fast there" 5;
 find "$d" -name ".new-*" -mmin +60 -exec rm -f {} + 2>/dev/null;
-t=$d/.new-$h-$$; trap "rm -f $t" HUP INT TERM EXIT;
+t=$d/.new-$h-$$; clean() { rm -f "$t"; }; trap clean HUP INT TERM EXIT;
+{ echo : >"$t"; chmod 700 "$t"; "$t"; } 2>/dev/null; [ $? -ne 126 ] ||
+fail "programs cannot run in $d" "allow them there, or install cep-fast" 5;
 { head -c "$n" >"$t"; } 2>/dev/null;
 [ "$(wc -c <"$t" 2>/dev/null)" -eq "$n" ] ||
 fail "$d has no room for the program of $n bytes, or cannot be written"

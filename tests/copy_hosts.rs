@@ -251,6 +251,48 @@ fn a_node_tells_nothing_of_what_its_owner_does_not_let_others_read() {
 }
 
 #[test]
+fn a_key_is_told_of_the_roots_alone_that_its_line_names() {
+    let home = folder();
+    let at = |name: &str| home.path().join(name);
+    for name in ["in", "out"] {
+        fs::create_dir(at(name)).unwrap();
+        fs::write(at(name).join("x"), "12345").unwrap();
+    }
+    fs::write(at("here"), "54321").unwrap();
+    let pair = |name: &str| {
+        let output = run(cep_fast(&["keygen", "--pair"]).arg(at(name)));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let (master, node) = (pair("master"), pair("node"));
+    fs::write(at("masters"), format!("allow {master} master read=in write=out\n")).unwrap();
+    fs::write(at("nodes"), format!("allow {node} node\n")).unwrap();
+    let root = |name: &str| format!("{name}={}", at(name).display());
+    let masters = at("masters").display().to_string();
+    let words = ["--allow-file", &masters, "--root", &root("in"), "--root", &root("out")];
+    let host = Host::start(61, 0, &at("node"), &words);
+    let copy = |from: &str, to: &str| {
+        let port = host.port.to_string();
+        let mut command = cep_fast(&["copy", "--progress", "never", "--launch", "none"]);
+        command.args(["--port", &port]).arg("--key-file").arg(at("master"));
+        command.arg("--allow-file").arg(at("nodes"));
+        let output = run(command.current_dir(home.path()).args([from, to]));
+        (code(&output), stderr(&output))
+    };
+    let name = &host.name;
+    assert_eq!(copy(&format!("{name}:in/x"), "copied").0, 0);
+    assert_eq!(copy("here", &format!("{name}:out/")).0, 0);
+    assert_eq!(fs::read(at("out/here")).unwrap(), b"54321");
+    // It hears the same of what is there and of what is not.
+    for path in ["x", "missing", "no/x"] {
+        let (status, said) = copy(&format!("{name}:out/{path}"), "stolen");
+        assert!(status == 4 && said.contains("lacks the right `read=out`"), "{path}: {said}");
+        let (status, said) = copy("here", &format!("{name}:in/{path}"));
+        assert!(status == 4 && said.contains("lacks the right `write=in`"), "{path}: {said}");
+    }
+    assert!(!at("stolen").exists());
+}
+
+#[test]
 fn what_cannot_be_meant_is_said_before_anybody_is_asked() {
     let home = folder();
     fs::write(home.path().join("x"), "x").unwrap();
@@ -262,6 +304,7 @@ fn what_cannot_be_meant_is_said_before_anybody_is_asked() {
         (&["x", "me@h:/y", "--launch", "local"], "me@h: --launch local logs in", "--launch auto"),
         (&["a:/x", "me@a:/y", "d/"], "a and me@a are one host for two users", "the same user"),
         (&["x", "h:/y", "--ssh", "'"], "is no command", "--ssh"),
+        (&["x", "h:/y", "--verify", "disk", "--check", "none"], "needs a check", "crc64"),
         (&["x", "h:/y", "--launch", "local", "--port", "5"], "--port is that of daemons", "none"),
         (&["x", "C:\\y"], "C:\\y looks like a path of Windows", "/mnt/c/"),
         (&["@hosts:/x", "y"], "hosts:2: expected", "a line is a host"),

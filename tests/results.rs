@@ -43,8 +43,11 @@ fn every_failure_prints_its_json() {
         ("run good --nonsense", 2),
         ("run", 2),
         ("copy missing out", 5),
-        ("copy h:/x out", 2),
-        ("copy u@h:/x out", 2),
+        ("copy h:/x out --launch none", 2),
+        ("copy u@h:/x out --launch local", 2),
+        ("copy h:/x out --port 5000", 2),
+        ("copy @missing:/x out", 2),
+        ("copy h:/missing out --launch local", 5),
         ("copy good gap nothing", 2),
         ("copy good good", 2),
         ("copy good gap", 5),
@@ -226,9 +229,7 @@ fn help_names_only_what_works() {
         let output = run(&mut cep_fast(&[command, "--help"]));
         let help = String::from_utf8(output.stdout.clone()).unwrap();
         assert_eq!(code(&output), 0);
-        assert!(
-            help.contains("local") && !help.contains("ssh") && !help.contains("slurm"),
-            "{help}"
-        );
+        assert_eq!(help.contains("--ssh"), command != "bench", "{help}");
+        assert!(help.contains("local") && !help.contains("slurm"), "{help}");
     }
 }

@@ -178,6 +178,8 @@ impl Transfer {
         let identity = self.identity()?;
         let local = self.open_local(&identity);
         let reached = self.reach(&roster, &access)?;
+        // Of a copy, before it was known what is to be moved.
+        let began = reached.began().map_or(began, |reached| reached.min(began));
         let (nodes, keys) = reached.of(roster.entries.iter().map(|entry| &entry.address));
         let terms = AttemptConfig::new(&self.spec, &roster, identity, self.settings.options);
         let clock = Clock::start();
@@ -232,7 +234,8 @@ impl Transfer {
                 place: self.settings.place(host),
             };
             let nodes: Vec<NodeToStart> = hosts.iter().map(start).collect();
-            return ReachedNodes::launch(&nodes, &self.settings);
+            let is_cancelled = || self.shared.was_cancelled.load(Ordering::Acquire);
+            return ReachedNodes::launch(&nodes, &self.settings, &is_cancelled);
         }
         access.check_allow()?;
         let own = |host: &NodeAddress| {

@@ -107,7 +107,7 @@ impl Args {
 /// The commands.
 #[derive(Clone, Debug, Subcommand)]
 pub enum CliCommand {
-    /// Copy files on this machine; with --launch local each host of an operand is a process
+    /// Copy files between hosts, over ssh as scp does, or on this machine
     Copy(CopyArgs),
     /// Run a transfer specification; this process is the master
     Run(RunArgs),
@@ -373,16 +373,17 @@ fn operand() -> impl TypedValueParser<Value = Operand> {
 const OPERANDS_HELP: &str = "\
 What to copy, and last where to
 
-An operand is host[,host…]:path, with hostlists such as dtn[01-04]:/data/x, or a local path. A \
-local path that has a colon before its first slash is written ./a:b, and one that begins with a \
-dash ./-x.
+An operand is [user@]host[,host…]:path, with hostlists such as dtn[01-04]:/data/x, \
+[user@]@FILE:path with a host or a hostlist a line of FILE, or a local path. Remote paths without \
+a slash in front lie below the home, or below the root of a daemon. A local path that has a colon \
+before its first slash is written ./a:b, and one that begins with a dash ./-x.
 
 Hosts of one operand, and operands with the same last name on different hosts, hold replicas of \
 one file. Operands with different last names are several files.
 
-The last operand is a file, or a directory, which takes each file under its own name: one that \
-exists, or any path that ends with a slash. Directories are never made. Each of several hosts gets \
-a copy.";
+The last operand is a file, or a directory that exists, which takes each file under its own name. \
+Directories are never made. Each of several hosts gets a copy; hosts that see one directory there \
+write each byte once, together.";
 
 const EXIT_STATUS: &str = "Exit status: 0 complete, 1 internal, 2 usage or specification, 3 node \
                            unreachable or lost, 4 refused, 5 data source or destination, 6 \

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Instant;
 
 use super::resolve::{ResolvedAddresses, resolve};
 use super::settings::Settings;
@@ -20,6 +21,8 @@ use crate::io::session::{DialKey, Key};
 pub(crate) struct ReachedNodes {
     nodes: BTreeMap<NodeAddress, ReachedNode>,
     launched: Vec<LaunchedNodes>,
+    /// Moment at which the first of them was begun to be reached.
+    began: Option<Instant>,
 }
 
 /// A node as its master dials it.
@@ -41,12 +44,18 @@ impl ReachedNodes {
     ///
     /// # Errors
     /// Those of the start.
-    pub(crate) fn launch(nodes: &[NodeToStart], settings: &Settings) -> Result<ReachedNodes> {
+    pub(crate) fn launch(
+        nodes: &[NodeToStart],
+        settings: &Settings,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<ReachedNodes> {
+        let began = Some(Instant::now());
         let key = Key::generate()?;
         // Descriptors of a node: two pipes and its socket.
         file_limit::make(nodes.len(), 3)?;
         let (secret, starter) = (key.to_hex(), settings.starter()?);
-        let launched = launch::start(nodes, &launch_config(settings, &secret, &starter))?;
+        let config = launch_config(settings, &secret, &starter, is_cancelled);
+        let launched = launch::start(nodes, &config)?;
         for (node, addresses) in nodes.iter().zip(launched.addresses()) {
             let at = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             tracing::debug!("{}: started, listens at {at}", node.address);
@@ -55,7 +64,7 @@ impl ReachedNodes {
             |addresses| ReachedNode { addresses: Ok(addresses), key: Some(DialKey::from(&key)) };
         let names = nodes.iter().map(|node| node.address.clone());
         let nodes = names.zip(launched.addresses().map(node)).collect();
-        Ok(ReachedNodes { nodes, launched: vec![launched] })
+        Ok(ReachedNodes { nodes, launched: vec![launched], began })
     }
 
     /// Starts a child process on this machine for each of `hosts`, which other nodes reach.
@@ -78,7 +87,7 @@ impl ReachedNodes {
         for host in hosts {
             let key = Key::generate()?;
             let (secret, starter) = (key.to_hex(), settings.starter()?);
-            let launch_config = launch_config(settings, &secret, &starter);
+            let launch_config = launch_config(settings, &secret, &starter, &|| false);
             let launched = launch::start_at(own, &launch_config)?;
             let addresses = Ok(launched.addresses().flatten().collect());
             let node = ReachedNode { addresses, key: Some(DialKey::from(&key)) };
@@ -93,6 +102,7 @@ impl ReachedNodes {
         hosts: &[NodeAddress],
         key_of: impl Fn(&NodeAddress) -> Result<DialKey>,
     ) -> ReachedNodes {
+        let began = Some(Instant::now());
         let node = |(host, addresses): (&NodeAddress, Result<Vec<SocketAddr>>)| {
             let node = match key_of(host) {
                 Ok(key) => ReachedNode { addresses, key: Some(key) },
@@ -101,14 +111,20 @@ impl ReachedNodes {
             (host.clone(), node)
         };
         let nodes = hosts.iter().zip(resolve(hosts)).map(node).collect();
-        ReachedNodes { nodes, launched: Vec::new() }
+        ReachedNodes { nodes, launched: Vec::new(), began }
     }
 
     /// Both these nodes and others.
     pub(crate) fn and(mut self, others: ReachedNodes) -> ReachedNodes {
         self.nodes.extend(others.nodes);
         self.launched.extend(others.launched);
+        self.began = [self.began, others.began].into_iter().flatten().min();
         self
+    }
+
+    /// Returns the moment at which the first of them was begun to be reached.
+    pub(super) fn began(&self) -> Option<Instant> {
+        self.began
     }
 
     /// Returns the addresses and keys of nodes, in their order. One that was not reached has an
@@ -147,6 +163,7 @@ fn launch_config<'a>(
     settings: &'a Settings,
     secret: &'a str,
     starter: &'a HostStarter,
+    is_cancelled: &'a dyn Fn() -> bool,
 ) -> LaunchConfig<'a> {
     LaunchConfig {
         program: settings.program.as_deref(),
@@ -155,6 +172,7 @@ fn launch_config<'a>(
         slots: settings.options.slots,
         starter,
         deploys: settings.deploy,
+        is_cancelled,
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn words(release: &str) -> [String; 3] {
 /// Statuses are those of the program; remedies follow its form. A program that is sent never
 /// replaces one in place: it gets its name when it is whole and runs.
 const SCRIPT: &str = r#"
-umask 077; m=$(uname -m); d=${XDG_CACHE_HOME:-$HOME/.cache}/cep-fast;
+u=$(umask); m=$(uname -m); d=${XDG_CACHE_HOME:-$HOME/.cache}/cep-fast;
 f=$d/cep-fast-RELEASE-DIALECT-$m;
 fail() { echo "cep-fast: $1" >&2; echo "  try: $2" >&2; exit "$3"; };
 while :; do
@@ -43,7 +43,7 @@ if [ -x "$c" ] && "$c" launched --speaks DIALECT </dev/null >/dev/null 2>&1; the
 exec "$c" launched; fi; done;
 echo "LEAD needs $(uname -s) $m"; read -r n h || exit 3;
 if [ "$n" = again ]; then continue; fi;
-mkdir -p "$d" 2>/dev/null || fail "$d cannot be made"
+umask 077; mkdir -p "$d" 2>/dev/null || fail "$d cannot be made"
 "make it a directory that you can write to, or install cep-fast there" 5;
 find "$d" -name ".new-*" -mmin +60 -exec rm -f {} + 2>/dev/null;
 t=$d/.new-$h-$$; clean() { rm -f "$t"; }; trap clean HUP INT TERM EXIT;
@@ -63,7 +63,7 @@ or install cep-fast for $m" 5;;
 "put a static build beside the own program (tools/release), or install cep-fast there" 5;; esac;
 mv -f "$t" "$f" || fail "$f cannot be written" "make it a file that you can write to" 5;
 for o in "$d"/cep-fast-*-"$m"; do [ "$o" = "$f" ] || rm -f "$o"; done;
-echo "LEAD stored"; done
+umask "$u"; echo "LEAD stored"; done
 "#;
 
 /// A line of a host.

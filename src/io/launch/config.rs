@@ -12,7 +12,7 @@ use crate::io::log;
 pub(super) const LAUNCHED: &str = "CEP_FAST_LAUNCHED";
 
 /// Parameters of launched nodes.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct LaunchConfig<'a> {
     /// The `cep-fast` program here, if it is known.
     pub(crate) program: Option<&'a Path>,
@@ -26,6 +26,8 @@ pub(crate) struct LaunchConfig<'a> {
     pub(crate) starter: &'a HostStarter,
     /// True if the program is sent to hosts that have none.
     pub(crate) deploys: bool,
+    /// Tells that nobody wants the nodes any more.
+    pub(crate) is_cancelled: &'a dyn Fn() -> bool,
 }
 
 /// What runs a command on another host.

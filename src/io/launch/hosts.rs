@@ -20,7 +20,7 @@ use crate::core::launch::method::command_line;
 use crate::core::launch::orders::NodeOrders;
 use crate::core::launch::ssh_words::ssh_failure;
 use crate::core::spec::NodeAddress;
-use crate::io::clock::{awake, wait_until};
+use crate::io::clock::{LOOK_EVERY, awake, wait_until};
 
 /// Time for a host to come to listen; while the program is sent, for each part of it.
 const READY_WITHIN: Duration = Duration::from_secs(9);
@@ -123,8 +123,17 @@ impl HostOpening<'_> {
             let due = self.deadlines.iter().enumerate();
             let next = due.filter_map(|(at, due)| due.map(|due| (due, at)));
             let Some((due, late)) = next.min() else { return Ok(()) };
-            let heard = wait_until(due, |wait| events.recv_timeout(wait).ok());
-            let Some((at, event)) = heard else { return Err(self.late(late)) };
+            let look = due.min(awake() + LOOK_EVERY);
+            let heard = wait_until(look, |wait| events.recv_timeout(wait).ok());
+            if (self.config.is_cancelled)() {
+                return Err(Error::new(Code::Cancelled, "cancelled before all nodes were started"));
+            }
+            let Some((at, event)) = heard else {
+                if awake() < due {
+                    continue;
+                }
+                return Err(self.late(late));
+            };
             self.take_in(at, event)?;
         }
     }

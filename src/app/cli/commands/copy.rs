@@ -14,9 +14,10 @@ use std::process::ExitCode;
 
 use operands::{CopyNode, CopyRequest};
 
-use super::run::{carry_out, failed, settings};
+use super::run::{carry_out_with, not_begun, settings};
 use crate::app::cli::Operand;
 use crate::app::cli::args::CopyArgs;
+use crate::app::cli::events::EventStream;
 use crate::app::transfer::{ReachedNodes, Settings, Transfer};
 use crate::core::error::Result;
 use crate::core::launch::method::LaunchMethod;
@@ -29,9 +30,14 @@ const ID_BYTES_MAX: usize = crate::core::spec::ID_BYTES_MAX;
 
 pub(super) fn copy(args: &CopyArgs) -> ExitCode {
     let id = id_of(args.sources(), args.destination());
+    // Whatever can be typed wrong is found before a node is started.
+    let events = match EventStream::open(args.transfer.events.as_deref()) {
+        Ok(events) => events,
+        Err(error) => return not_begun(&id, &args.transfer, &error, None),
+    };
     match prepared(args, &id) {
-        Ok((transfer, warnings)) => carry_out(&transfer, &args.transfer, warnings),
-        Err(error) => failed(&id, &args.transfer, &error),
+        Ok((transfer, warnings)) => carry_out_with(&transfer, &args.transfer, warnings, events),
+        Err(error) => not_begun(&id, &args.transfer, &error, events),
     }
 }
 
@@ -41,28 +47,29 @@ fn prepared(args: &CopyArgs, id: &str) -> Result<(Transfer, Vec<String>)> {
     let launch = if request.is_local() { LaunchMethod::Local } else { request.launch.clone() };
     let settings = Settings { launch, ..settings(&args.transfer) };
     settings.check()?;
-    let reached = reach(&request, &settings)?;
+    let access = SiteAccess::load(settings.key_file.as_deref(), settings.allow_file.as_deref())?;
+    let reached = reach(&request, &settings, &access)?;
     let made = asking::rows_of(&request, &reached, args.split)?;
     let spec = Spec { id: id.to_owned(), rows: made.rows, ..Spec::default() };
     Ok((Transfer::over(reached, spec, settings), made.warnings))
 }
 
 /// Reaches the nodes of a copy: they are started, or run already as daemons.
-fn reach(request: &CopyRequest, settings: &Settings) -> Result<ReachedNodes> {
+fn reach(request: &CopyRequest, settings: &Settings, access: &SiteAccess) -> Result<ReachedNodes> {
     if settings.launch != LaunchMethod::None {
         let start = |node: &CopyNode| NodeToStart {
             address: node.address.clone(),
             place: place(node, settings),
         };
         let nodes: Vec<NodeToStart> = request.nodes.iter().map(start).collect();
-        return ReachedNodes::launch(&nodes, settings);
+        // Nothing is to be cleaned up yet: a signal ends the process, and with it the nodes.
+        return ReachedNodes::launch(&nodes, settings, &|| false);
     }
     let of = |is_local: bool| {
         let nodes = request.nodes.iter().filter(|node| node.is_local == is_local);
         nodes.map(|node| node.address.clone()).collect::<Vec<NodeAddress>>()
     };
     let (local, remote) = (of(true), of(false));
-    let access = SiteAccess::load(settings.key_file.as_deref(), settings.allow_file.as_deref())?;
     access.check_allow()?;
     let daemons = ReachedNodes::resolved(&remote, |host| access.node_key(host));
     let here = ReachedNodes::launch_towards(&local, &daemons, settings)?;

@@ -153,6 +153,7 @@ impl TryOut<'_> {
             slots: None,
             starter: &HostStarter::Ssh(Vec::new()),
             deploys: false,
+            is_cancelled: &|| false,
         };
         let launched = launch::start_at(self.own, &launch_config)?;
         let node = launched.addresses().flatten().next().expect("one was started");

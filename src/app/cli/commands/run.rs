@@ -38,11 +38,20 @@ pub(super) fn carry_out(
     args: &TransferArgs,
     noticed: Vec<String>,
 ) -> ExitCode {
+    match EventStream::open(args.events.as_deref()) {
+        Ok(events) => carry_out_with(transfer, args, noticed, events),
+        Err(error) => not_begun(&transfer.spec().id, args, &error, None),
+    }
+}
+
+/// Like [`carry_out`], with events that are written already.
+pub(super) fn carry_out_with(
+    transfer: &Transfer,
+    args: &TransferArgs,
+    noticed: Vec<String>,
+    mut events: Option<EventStream>,
+) -> ExitCode {
     let handle = transfer.handle();
-    let mut events = match EventStream::open(args.events.as_deref()) {
-        Ok(events) => events,
-        Err(error) => return not_begun(&transfer.spec().id, args, &error, None),
-    };
     let ended = cancel_on_signals(move || handle.cancel())
         .and_then(|()| watch(transfer, args.progress, events.as_mut()));
     let mut report = match ended {
@@ -76,7 +85,7 @@ pub(super) fn failed(id: &str, args: &TransferArgs, error: &Error) -> ExitCode {
 }
 
 /// Like [`failed`], with the events to which the end belongs.
-fn not_begun(
+pub(super) fn not_begun(
     id: &str,
     args: &TransferArgs,
     error: &Error,

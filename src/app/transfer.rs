@@ -31,7 +31,7 @@ use crate::io::master::run;
 use crate::io::master::run::{MasterSetup, MasterShared};
 use crate::io::session::{Key, SiteAccess};
 
-pub(crate) use reach::{ReachedNodes, address_towards};
+pub(crate) use reach::ReachedNodes;
 pub(crate) use resolve::{resolve_first, resolve_one};
 pub use settings::Settings;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::resolve::{ResolvedAddresses, resolve};
@@ -82,7 +82,7 @@ impl ReachedNodes {
             Some(remote) => *remote,
             None => return Ok(ReachedNodes::default()),
         };
-        let own = SocketAddr::new(address_towards(remote)?, 0);
+        let own = SocketAddr::new(launch::address_towards(remote)?, 0);
         let mut reached = ReachedNodes::default();
         for host in hosts {
             let key = Key::generate()?;
@@ -174,20 +174,4 @@ fn launch_config<'a>(
         deploys: settings.deploy,
         is_cancelled,
     }
-}
-
-/// Returns the local address from which the kernel would dial `remote`. Nothing is sent.
-///
-/// # Errors
-/// `Unreachable` where there is no route.
-pub(crate) fn address_towards(remote: SocketAddr) -> Result<IpAddr> {
-    let any: IpAddr = if remote.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
-    let own = UdpSocket::bind((any, 0)).and_then(|socket| {
-        socket.connect(remote)?;
-        socket.local_addr()
-    });
-    own.map(|own| own.ip()).map_err(|error| {
-        Error::new(Code::Unreachable, format!("no way from here to {remote}: {error}"))
-            .remedy("look at `ip route`")
-    })
 }

@@ -111,18 +111,20 @@ impl LocalNode {
     }
 }
 
-/// Returns the address of this machine from which it reaches another one; loopback where it cannot.
-pub(super) fn address_towards(other: SocketAddr) -> IpAddr {
-    let any: SocketAddr = match other {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    // Nothing is sent: the kernel looks the route up.
-    let socket = UdpSocket::bind(any).and_then(|socket| {
-        socket.connect(other)?;
+/// Returns the local address from which the kernel would dial `remote`. Nothing is sent.
+///
+/// # Errors
+/// `Unreachable` where there is no route.
+pub(crate) fn address_towards(remote: SocketAddr) -> Result<IpAddr> {
+    let any: IpAddr = if remote.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
+    let own = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect(remote)?;
         socket.local_addr()
     });
-    socket.map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip())
+    own.map(|own| own.ip()).map_err(|error| {
+        Error::new(Code::Unreachable, format!("no way from here to {remote}: {error}"))
+            .remedy("look at `ip route`")
+    })
 }
 
 /// Returns a random address in 127/8, so that simultaneous transfers do not collide.
@@ -160,6 +162,6 @@ mod tests {
     #[test]
     fn a_loopback_address_is_reached_from_loopback() {
         let there = SocketAddr::from(([127, 1, 2, 3], 9));
-        assert!(address_towards(there).is_loopback());
+        assert!(address_towards(there).is_ok_and(|own| own.is_loopback()));
     }
 }

@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStdin};
 
 pub(crate) use config::{HostStarter, LaunchConfig};
+pub(crate) use local::address_towards;
 
 use crate::core::error::Result;
 use crate::core::spec::NodeAddress;
@@ -124,7 +125,7 @@ impl LaunchedNodes {
         let cpus = affinity::cpus_allowed().unwrap_or_default();
         let others: Vec<SocketAddr> = self.addresses.iter().flatten().copied().collect();
         // One way out of this machine is enough to be reached by others.
-        let here = others.iter().map(|&other| local::address_towards(other));
+        let here = others.iter().filter_map(|&other| address_towards(other).ok());
         let here = here.clone().find(|address| !address.is_loopback()).or(here.into_iter().next());
         let base = local::random_base()?;
         let mut begun = Vec::new();

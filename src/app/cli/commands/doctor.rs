@@ -13,7 +13,7 @@ use crate::app::cli::args::{DoctorArgs, KeyArgs};
 use crate::app::cli::{exit_code, fail};
 use crate::app::doctor;
 use crate::app::doctor::{DoctorPeer, PairDirection, pairs};
-use crate::app::transfer::{Settings, Transfer, address_towards, resolve_one};
+use crate::app::transfer::{Settings, Transfer, resolve_one};
 use crate::core::error::{Code, Error, Result};
 use crate::core::report::{NodeReport, Report, ReportError};
 use crate::core::spec::NodeAddress;
@@ -80,7 +80,7 @@ fn with_more(diagnosis: &str, key: Option<&str>, error: Option<&Error>) -> Strin
 /// Moves data in both directions between the peer and a node that is started here.
 fn with_peer(peer: &NodeAddress, keys: &KeyArgs) -> Result<DoctorPeer> {
     let remote = answering(&resolve_one(peer)?);
-    let own = SocketAddr::new(address_towards(remote)?, 0);
+    let own = SocketAddr::new(launch::address_towards(remote)?, 0);
     NodeOptions::check_key(own, keys.key_file.is_some())?;
     let (key_file, allow_file) = (keys.key_file.clone(), keys.allow_file.clone());
     let settings = Settings { key_file, allow_file, ..Settings::default() };

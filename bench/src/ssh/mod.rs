@@ -1,6 +1,7 @@
 //! Copies whose nodes are started over ssh, beside what people use for that.
 
 mod begin;
+mod forms;
 mod kills;
 mod login;
 mod options;
@@ -17,7 +18,8 @@ use crate::scenario::BenchScenario;
 use options::SshCase;
 pub(crate) use options::SshOptions;
 
-const ALL: [SshCase; 4] = [SshCase::Begin, SshCase::Hosts, SshCase::Stripes, SshCase::Kills];
+const ALL: [SshCase; 5] =
+    [SshCase::Begin, SshCase::Hosts, SshCase::Forms, SshCase::Stripes, SshCase::Kills];
 
 #[allow(clippy::print_stdout, reason = "results go to standard output")]
 pub(crate) fn run(options: &SshOptions) -> Result<()> {
@@ -32,6 +34,7 @@ pub(crate) fn run(options: &SshOptions) -> Result<()> {
         let played = match case {
             SshCase::Begin => begin::one_host(options, &lab, &tools, &mut book),
             SshCase::Hosts => begin::many_hosts(options, &lab, &tools, &mut book),
+            SshCase::Forms => forms::run(&lab, &tools, &mut book),
             SshCase::Stripes => stripes::run(options, &lab, &tools, &mut book),
             SshCase::Kills => kills::run(options, &lab, &tools, &mut book),
         };

@@ -13,6 +13,8 @@ pub(crate) enum SshCase {
     Begin,
     /// One small file to 64 hosts, beside `xargs -P 8 ssh HOST true`.
     Hosts,
+    /// Every form of a copy, between nodes of a lab under load. Needs root.
+    Forms,
     /// One file over 4 × 1 Gbit/s, beside iperf3, scp, rsync and rcp. Needs root.
     Stripes,
     /// Kills at random moments: of the command, of its ssh, of nodes and of sessions.

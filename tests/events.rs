@@ -96,14 +96,16 @@ fn a_complete_transfer_is_told_from_start_to_end() {
     same_fields(&events);
     let told = names(&events);
     assert_eq!(&told[..3], ["start", "reached", "plan"]);
-    assert!(told[3..told.len() - 1].iter().all(|name| *name == "progress"), "{told:?}");
+    // A busy machine may be slower than the plan believed.
+    let may_come = |name: &&str| ["progress", "replan"].contains(name);
+    assert!(told[3..told.len() - 1].iter().all(may_come), "{told:?}");
     assert!(told.len() > 4 && told.last() == Some(&"end"), "{told:?}");
     let (start, plan, end) = (&events[0], &events[2], events.last().unwrap());
     assert_eq!(start["transfer"], "a \"name\"");
     assert_eq!((&start["nodes_total"], &start["bytes_total"]), (&2.into(), &60_000_000.into()));
     assert_eq!((&plan["plan"], &plan["bottleneck"]), (&1.into(), &"the limit".into()));
     assert!(plan["predicted_seconds"].as_f64() > Some(2.0), "{plan}");
-    let progress = &events[3];
+    let progress = events.iter().find(|event| event["event"] == "progress").unwrap();
     assert_eq!(
         (&progress["nodes"][0]["name"], &progress["nodes_total"]),
         (&"b:1".into(), &1.into())

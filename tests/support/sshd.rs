@@ -82,7 +82,7 @@ impl Sshd {
         Sshd::with(hosts, "")
     }
 
-    /// Starts a server with `more` lines of sshd_config.
+    /// Starts a server with `more` lines of `sshd_config`.
     pub(crate) fn with(hosts: &[SshHost], more: &str) -> Option<Sshd> {
         if !Path::new(SSHD).exists() {
             eprintln!("skipped: {SSHD} is missing (tools/bootstrap installs openssh-server)");

@@ -101,7 +101,7 @@ fn path_of(bytes: &[u8]) -> PathBuf {
 }
 
 /// Returns the user, the file and the path of `[user@]@file:path`.
-fn in_file(text: &[u8]) -> Option<(Option<&[u8]>, &[u8], &[u8])> {
+fn in_file(text: &[u8]) -> Option<FileOperand<'_>> {
     let (user, rest) = match text.strip_prefix(b"@") {
         Some(rest) => (None, rest),
         None => {
@@ -114,6 +114,9 @@ fn in_file(text: &[u8]) -> Option<(Option<&[u8]>, &[u8], &[u8])> {
     let colon = rest.iter().position(|byte| *byte == b':')?;
     Some((user, &rest[..colon], &rest[colon + 1..]))
 }
+
+/// User, file and path.
+type FileOperand<'a> = (Option<&'a [u8]>, &'a [u8], &'a [u8]);
 
 impl fmt::Display for Operand {
     /// Writes the operand with its hosts expanded.

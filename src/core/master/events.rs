@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::coordinator::{Coordinator, TransferPhase};
 use super::incidents::Incident;
 use super::peer::PeerRecord;
-use super::roster::Roster;
+use super::roster::{Roster, RosterEntry};
 use super::summary::bound;
 use crate::core::error::{Code, Error};
 use crate::core::report::{Report, TransferState, gbit_per_s};
@@ -125,7 +125,7 @@ impl TransferEvent {
             pid: teller.pid,
             nodes_total: roster.entries.len(),
             rows: spec.rows.len(),
-            bytes_total: roster.entries.iter().map(|entry| entry.wanted_bytes()).sum(),
+            bytes_total: roster.entries.iter().map(RosterEntry::wanted_bytes).sum(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Nodes on other hosts: a session of ssh, or of another starter, for each.
 //!
 //! Each session has a thread that reads what the host says and answers; this one opens sessions,
-//! a few at a time, because an sshd refuses more (MaxStartups), and waits for the nodes.
+//! a few at a time, because an sshd refuses more (`MaxStartups`), and waits for the nodes.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command};
@@ -142,7 +142,7 @@ impl HostOpening<'_> {
     fn open(&mut self) -> Result<()> {
         let at = self.nodes.children.len();
         let host = &self.hosts[at];
-        let words = words(host, &self.config.starter);
+        let words = words(host, self.config.starter);
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env_remove(LAUNCHED);
         let failed = |error: std::io::Error| {

@@ -163,7 +163,9 @@ mod tests {
     #[test]
     fn hosts_that_see_a_token_of_each_other_are_one_set() {
         let tokens = tokens(5);
-        let table: [(&[(u8, u8)], &[&[&str]]); 5] = [
+        /// Who sees whose token, and the sets of hosts.
+        type SharesRow = (&'static [(u8, u8)], &'static [&'static [&'static str]]);
+        let table: [SharesRow; 5] = [
             (&[], &[&["h0"], &["h1"], &["h2"], &["h3"], &["h4"]]),
             (&[(1, 0)], &[&["h0", "h1"], &["h2"], &["h3"], &["h4"]]),
             (&[(0, 1)], &[&["h0", "h1"], &["h2"], &["h3"], &["h4"]]),

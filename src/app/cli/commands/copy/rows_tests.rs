@@ -65,7 +65,7 @@ fn made(
     sources: &[CopyOperand],
     destination: &CopyOperand,
     shares: &[&[&str]],
-    said: Said,
+    said: &Said,
 ) -> Result<(Vec<String>, Vec<String>)> {
     let files = group(sources.to_vec()).unwrap();
     let shares: Vec<Vec<String>> =
@@ -87,13 +87,13 @@ fn a_file_goes_to_the_path_or_into_the_directory_that_is_there() {
     for (is_directory, expected) in [(false, "file:///d"), (true, "file:///d/x")] {
         let said =
             Said::default().source("a", "/x", 5, 1).destination("b", "/d", is_directory, None);
-        let (rows, warnings) = made(&source, &operand("b", "/d"), &[], said).unwrap();
+        let (rows, warnings) = made(&source, &operand("b", "/d"), &[], &said).unwrap();
         assert_eq!(rows, ["from a:1 file:///x 5".to_owned(), format!("to b:1 {expected} 5")]);
         assert!(warnings.is_empty(), "{warnings:?}");
     }
     // Relative paths are where the hosts say.
     let said = Said::default().source("a", "x", 5, 1).destination("b", "", true, None);
-    let (rows, _) = made(&[operand("a", "x")], &operand("b", ""), &[], said).unwrap();
+    let (rows, _) = made(&[operand("a", "x")], &operand("b", ""), &[], &said).unwrap();
     assert_eq!(rows, ["from a:1 file:///home/x 5", "to b:1 file:///home/x 5"]);
 }
 
@@ -107,7 +107,7 @@ fn every_host_holds_a_replica_and_every_destination_gets_a_copy() {
         .destination("d", "/d", true, None)
         .destination("e", "/d", true, None);
     let sources = [operand("a,b", "/x"), operand("c", "/e/x"), operand("a", "/y")];
-    let (rows, _) = made(&sources, &operand("d,e", "/d"), &[&["d"], &["e"]], said).unwrap();
+    let (rows, _) = made(&sources, &operand("d,e", "/d"), &[&["d"], &["e"]], &said).unwrap();
     assert_eq!(
         rows,
         [
@@ -132,7 +132,7 @@ fn hosts_that_share_the_destination_are_a_group_and_the_others_are_none() {
     }
     let sources = [operand("a", "/x"), operand("a", "/empty")];
     let shares: [&[&str]; 3] = [&["b", "d"], &["c"], &["e", "f"]];
-    let (rows, _) = made(&sources, &operand("b,c,d,e,f", "/d"), &shares, said).unwrap();
+    let (rows, _) = made(&sources, &operand("b,c,d,e,f", "/d"), &shares, &said).unwrap();
     assert_eq!(
         rows[1..6],
         [
@@ -246,7 +246,7 @@ fn what_cannot_be_copied_is_refused_by_name() {
     for (sources, (hosts, path), said, code, expected) in cases {
         let sources: Vec<CopyOperand> =
             sources.iter().map(|(hosts, path)| operand(hosts, path)).collect();
-        let error = made(&sources, &operand(hosts, path), &[], said).unwrap_err();
+        let error = made(&sources, &operand(hosts, path), &[], &said).unwrap_err();
         assert_eq!(error.code, code, "{error}");
         assert!(error.message.contains(expected), "{expected}: {error}");
         assert!(error.remedy.is_some(), "{error}");
@@ -260,7 +260,7 @@ fn replicas_of_different_times_are_a_warning() {
         .modified("b", "/x", 5, 2)
         .modified("c", "/x", 5, 1)
         .destination("d", "/d", false, None);
-    let (_, warnings) = made(&[operand("a,b,c", "/x")], &operand("d", "/d"), &[], said).unwrap();
+    let (_, warnings) = made(&[operand("a,b,c", "/x")], &operand("d", "/d"), &[], &said).unwrap();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].starts_with("a:/x and b:/x were modified at different times"));
 }

@@ -78,7 +78,7 @@ pub(super) fn run(lab: &WorkDir, tools: &LabTools, book: &mut BenchResults) -> R
         }
     }
     let spec = "id forms\nwriter node1:7001 file://OWN/one 0 0-40000002\n\
-                writer node3:7001 file://OWN/one 0 20000000-40000002\n\
+                writer node3:7001 file://OWN/one 20000000 20000000-40000002\n\
                 reader node4:7001 file://OWN/run 0 0-40000002\n";
     fs::write(lab.path("spec"), bench.placed(spec))?;
     let run =

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use super::values::expect;
 use crate::core::launch::method::LaunchMethod;
 
-const LAUNCH_HELP: &str = "Start of the nodes: none dials daemons that run, local starts each host of the rows as a \
-     child process here with its own loopback address, ssh starts them on their hosts, auto here \
-     or by ssh. Another command is a starter with {host} and {command} in it: 'docker exec -i \
-     {host} {command}'; {command_line} is one word for a shell [default: copy auto, else none]";
+const LAUNCH_HELP: &str = "\
+Start of the nodes: none dials daemons that run, local starts each host of the rows as a child \
+process here with its own loopback address, ssh starts them on their hosts, auto here or by ssh. \
+Another command is a starter with {host} and {command} in it: 'docker exec -i {host} {command}'; \
+{command_line} is one word for a shell [default: copy auto, else none]";
 
 /// How nodes are started.
 #[derive(Clone, Debug, clap::Args)]

@@ -239,7 +239,7 @@ impl SeenProcess {
     /// Returns true if this is the victim in a copy by this command. A node is a child of the
     /// command, or of a session.
     fn is(&self, victim: Victim, command: Pid) -> bool {
-        let is_node = self.words.contains(" node ");
+        let is_node = self.words.contains(" node ") || self.words.ends_with(" launched ");
         match victim {
             Victim::Client => self.words.contains("/config") && self.parent == command,
             Victim::Session => self.words.starts_with("sshd: "),

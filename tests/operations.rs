@@ -323,12 +323,7 @@ fn a_benchmark_is_found_too_and_its_process_has_one_socket_at_most() {
         machine.states().first().is_some_and(|state| state["transfer"] == "bench")
     });
     assert!(machine.sockets().len() <= 1);
-    // Between two of its runs there is none, and a run may end as it is cancelled.
-    let mut bench = bench;
-    wait_for("its end", || {
-        machine.run(&["cancel"]);
-        bench.child.try_wait().unwrap().is_some()
-    });
+    bench.signal(Signal::SIGINT);
     let output = bench.end();
     assert_eq!(code(&output), 130, "{}", stderr(&output));
     assert_eq!(json(&output)["error"]["code"], 130);

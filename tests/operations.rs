@@ -4,19 +4,27 @@
 
 mod support;
 
+use std::any::Any;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{PoisonError, RwLock};
 
 use nix::sys::signal::Signal;
 use support::{cep_fast, code, end_of, folder, json, listing, run, stderr, wait_for};
 
+/// Held by the tests that look at `/tmp/cep-fast-UID` besides their own directory, as all commands
+/// do; for writing by the one whose transfers are there, which the others would find and cancel.
+static TEMPORARY_PLACE: RwLock<()> = RwLock::new(());
+
 /// A machine with a runtime directory of its own, for one user.
 struct Machine {
     folder: tempfile::TempDir,
+    /// The lock on [`TEMPORARY_PLACE`].
+    _others: Box<dyn Any>,
 }
 
 /// A transfer that takes a minute, as a process.
@@ -26,10 +34,21 @@ struct Running {
 
 impl Machine {
     fn new() -> Machine {
+        let others = TEMPORARY_PLACE.read().unwrap_or_else(PoisonError::into_inner);
+        Machine::beside(Box::new(others))
+    }
+
+    /// The only machine of this program while it is there.
+    fn alone() -> Machine {
+        let others = TEMPORARY_PLACE.write().unwrap_or_else(PoisonError::into_inner);
+        Machine::beside(Box::new(others))
+    }
+
+    fn beside(others: Box<dyn Any>) -> Machine {
         let folder = folder();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::create_dir(folder.path().join("runtime")).unwrap();
-        Machine { folder }
+        Machine { folder, _others: others }
     }
 
     fn runtime(&self) -> PathBuf {
@@ -232,7 +251,7 @@ fn a_question_that_is_none_is_not_answered() {
 /// Somebody may have made the directory, or a link in its place, before.
 #[test]
 fn a_directory_that_others_could_use_is_not_used() {
-    let machine = Machine::new();
+    let machine = Machine::alone();
     let elsewhere = machine.folder.path().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o700)).unwrap();
@@ -242,7 +261,7 @@ fn a_directory_that_others_could_use_is_not_used() {
         let running = machine.start(id);
         assert_eq!(machine.sockets(), Vec::<PathBuf>::new(), "{id}");
         assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
-        // By its process: in the other directory there may be others.
+        // By its process: in the other directory there may be those of other programs.
         assert_eq!(code(&machine.run(&["cancel", "--transfer", &running.pid()])), 0);
         assert_eq!(code(&running.end()), 130);
     };
@@ -315,7 +334,7 @@ fn other_users_neither_see_nor_cancel_it() {
 #[test]
 fn a_benchmark_is_found_too_and_its_process_has_one_socket_at_most() {
     let machine = Machine::new();
-    let mut command = machine.command(&["bench", "--launch", "local", "--seconds", "20", "--json"]);
+    let mut command = machine.command(&["bench", "--launch", "local", "--seconds", "60", "--json"]);
     command.args(["--progress", "never"]).stdin(Stdio::null());
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let bench = Running { child };
@@ -323,7 +342,8 @@ fn a_benchmark_is_found_too_and_its_process_has_one_socket_at_most() {
         machine.states().first().is_some_and(|state| state["transfer"] == "bench")
     });
     assert!(machine.sockets().len() <= 1);
-    bench.signal(Signal::SIGINT);
+    // Between two of its runs there is none.
+    wait_for("its cancellation", || code(&machine.run(&["cancel"])) == 0);
     let output = bench.end();
     assert_eq!(code(&output), 130, "{}", stderr(&output));
     assert_eq!(json(&output)["error"]["code"], 130);

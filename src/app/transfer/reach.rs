@@ -10,7 +10,7 @@ use super::settings::Settings;
 use crate::core::error::{Code, Error, Result};
 use crate::core::spec::NodeAddress;
 use crate::io::launch;
-use crate::io::launch::{HostStarter, LaunchConfig, LaunchedNodes, NodeToStart};
+use crate::io::launch::{HostConfig, LaunchConfig, LaunchedNodes, NodeToStart};
 use crate::io::master::file_limit;
 use crate::io::master::survey::{SurveyPeer, SurveySessions};
 use crate::io::session::{DialKey, Key};
@@ -49,52 +49,31 @@ impl ReachedNodes {
         settings: &Settings,
         is_cancelled: &dyn Fn() -> bool,
     ) -> Result<ReachedNodes> {
-        let began = Some(Instant::now());
-        let key = Key::generate()?;
-        // Descriptors of a node: two pipes and its socket.
-        file_limit::make(nodes.len(), 3)?;
-        let (secret, starter) = (key.to_hex(), settings.starter()?);
-        let config = launch_config(settings, &secret, &starter, is_cancelled);
-        let launched = launch::start(nodes, &config)?;
-        for (node, addresses) in nodes.iter().zip(launched.addresses()) {
-            let at = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            tracing::debug!("{}: started, listens at {at}", node.address);
-        }
-        let node =
-            |addresses| ReachedNode { addresses: Ok(addresses), key: Some(DialKey::from(&key)) };
-        let names = nodes.iter().map(|node| node.address.clone());
-        let nodes = names.zip(launched.addresses().map(node)).collect();
-        Ok(ReachedNodes { nodes, launched: vec![launched], began })
+        let began = Instant::now();
+        let (starter, deploys) = (settings.starter()?, settings.deploy);
+        let host_config = HostConfig { starter, deploys, is_cancelled };
+        let names = nodes.iter().map(|node| &node.address).collect::<Vec<&NodeAddress>>();
+        launched(began, &names, settings, |config| launch::start(nodes, config, &host_config))
     }
 
-    /// Starts a child process on this machine for each of `hosts`, which other nodes reach.
+    /// Starts a child process on this machine for each of `hosts`, which `others` reach; none if
+    /// none of those has an address.
     ///
     /// # Errors
-    /// `Unreachable` where no other node has an address, or none can be reached from here; `Usage`
-    /// without a program; those of the start.
+    /// `Unreachable` if none can be reached from here; those of the start.
     pub(crate) fn launch_towards(
         hosts: &[NodeAddress],
         others: &ReachedNodes,
         settings: &Settings,
     ) -> Result<ReachedNodes> {
-        let mut known = others.nodes.values();
-        let remote = match known.find_map(|node| node.addresses.as_ref().ok()?.first()) {
-            Some(remote) => *remote,
-            None => return Ok(ReachedNodes::default()),
-        };
-        let own = SocketAddr::new(launch::address_towards(remote)?, 0);
-        let mut reached = ReachedNodes::default();
-        for host in hosts {
-            let key = Key::generate()?;
-            let (secret, starter) = (key.to_hex(), settings.starter()?);
-            let launch_config = launch_config(settings, &secret, &starter, &|| false);
-            let launched = launch::start_at(own, &launch_config)?;
-            let addresses = Ok(launched.addresses().flatten().collect());
-            let node = ReachedNode { addresses, key: Some(DialKey::from(&key)) };
-            reached.nodes.insert(host.clone(), node);
-            reached.launched.push(launched);
+        let began = Instant::now();
+        let addresses = others.nodes.values().filter_map(|node| node.addresses.as_ref().ok());
+        let others: Vec<SocketAddr> = addresses.flatten().copied().collect();
+        if others.is_empty() {
+            return Ok(ReachedNodes::default());
         }
-        Ok(reached)
+        let names = hosts.iter().collect::<Vec<&NodeAddress>>();
+        launched(began, &names, settings, |config| launch::start_here(hosts, &others, config))
     }
 
     /// Daemons, whose names are resolved; `key_of` gives the key of each.
@@ -159,19 +138,28 @@ impl ReachedNodes {
     }
 }
 
-fn launch_config<'a>(
-    settings: &'a Settings,
-    secret: &'a str,
-    starter: &'a HostStarter,
-    is_cancelled: &'a dyn Fn() -> bool,
-) -> LaunchConfig<'a> {
-    LaunchConfig {
+/// Has `start` start nodes with a key of their own.
+fn launched(
+    began: Instant,
+    names: &[&NodeAddress],
+    settings: &Settings,
+    start: impl FnOnce(&LaunchConfig<'_>) -> Result<LaunchedNodes>,
+) -> Result<ReachedNodes> {
+    let key = Key::generate()?;
+    // Descriptors of a node: two pipes and its socket.
+    file_limit::make(names.len(), 3)?;
+    let launched = start(&LaunchConfig {
         program: settings.program.as_deref(),
         root: &settings.root,
-        secret,
+        secret: &key.to_hex(),
         slots: settings.options.slots,
-        starter,
-        deploys: settings.deploy,
-        is_cancelled,
+    })?;
+    let mut nodes = BTreeMap::new();
+    for (name, addresses) in names.iter().zip(launched.addresses()) {
+        let at = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        tracing::debug!("{name}: started, listens at {at}");
+        let node = ReachedNode { addresses: Ok(addresses), key: Some(DialKey::from(&key)) };
+        nodes.insert((*name).clone(), node);
     }
+    Ok(ReachedNodes { nodes, launched: vec![launched], began: Some(began) })
 }

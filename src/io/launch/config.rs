@@ -1,4 +1,4 @@
-//! Parameters of launched nodes.
+//! Parameters of launched nodes, and of their start on other hosts.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -11,8 +11,8 @@ use crate::io::log;
 /// nodes: a wrong program that starts nodes would start itself forever.
 pub(super) const LAUNCHED: &str = "CEP_FAST_LAUNCHED";
 
-/// Parameters of launched nodes.
-#[derive(Clone)]
+/// Parameters of launched nodes, wherever they are started.
+#[derive(Clone, Debug)]
 pub(crate) struct LaunchConfig<'a> {
     /// The `cep-fast` program here, if it is known.
     pub(crate) program: Option<&'a Path>,
@@ -22,15 +22,19 @@ pub(crate) struct LaunchConfig<'a> {
     /// on the command line.
     pub(crate) secret: &'a str,
     pub(crate) slots: Option<u32>,
-    /// What runs a command on another host.
-    pub(crate) starter: &'a HostStarter,
+}
+
+/// Parameters of the start of nodes on other hosts.
+#[derive(Clone)]
+pub(crate) struct HostConfig<'a> {
+    pub(crate) starter: HostStarter,
     /// True if the program is sent to hosts that have none.
     pub(crate) deploys: bool,
-    /// Tells that nobody wants the nodes any more.
+    /// Returns true once nobody wants the nodes any more.
     pub(crate) is_cancelled: &'a dyn Fn() -> bool,
 }
 
-/// What runs a command on another host.
+/// Command that runs another one on a host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum HostStarter {
     /// `ssh`, or what was named instead, with options.

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::child::{self, ChildWords, StartedChild};
-use super::config::{HostStarter, LAUNCHED, LaunchConfig};
+use super::config::{HostConfig, HostStarter, LAUNCHED, LaunchConfig};
 use super::deployment::Deployment;
 use super::host_session::{HostEvent, HostSession};
 use super::lifeline::Lifelines;
@@ -51,7 +51,11 @@ pub(super) struct HostNodes {
 ///
 /// # Errors
 /// The first error of a host; everything that was started is ended.
-pub(super) fn start(hosts: &[LaunchHost], config: &LaunchConfig<'_>) -> Result<HostNodes> {
+pub(super) fn start(
+    hosts: &[LaunchHost],
+    config: &LaunchConfig<'_>,
+    host_config: &HostConfig<'_>,
+) -> Result<HostNodes> {
     let internal = |error: std::io::Error| {
         Error::new(Code::Internal, format!("no thread for the lifelines of nodes: {error}"))
     };
@@ -62,7 +66,8 @@ pub(super) fn start(hosts: &[LaunchHost], config: &LaunchConfig<'_>) -> Result<H
     let mut opening = HostOpening {
         hosts,
         config,
-        deployment: Arc::new(Deployment::new(config.deploys, config.program)),
+        host_config,
+        deployment: Arc::new(Deployment::new(host_config.deploys, config.program)),
         nodes: HostNodes {
             children: Vec::with_capacity(hosts.len()),
             lifelines: Lifelines::start().map_err(internal)?,
@@ -103,6 +108,7 @@ fn check_name(host: &LaunchHost) -> Result<()> {
 struct HostOpening<'a> {
     hosts: &'a [LaunchHost],
     config: &'a LaunchConfig<'a>,
+    host_config: &'a HostConfig<'a>,
     deployment: Arc<Deployment>,
     nodes: HostNodes,
     /// Of each session, until its node listens.
@@ -125,7 +131,7 @@ impl HostOpening<'_> {
             let Some((due, late)) = next.min() else { return Ok(()) };
             let look = due.min(awake() + LOOK_EVERY);
             let heard = wait_until(look, |wait| events.recv_timeout(wait).ok());
-            if (self.config.is_cancelled)() {
+            if (self.host_config.is_cancelled)() {
                 return Err(Error::new(Code::Cancelled, "cancelled before all nodes were started"));
             }
             let Some((at, event)) = heard else {
@@ -142,7 +148,7 @@ impl HostOpening<'_> {
     fn open(&mut self) -> Result<()> {
         let at = self.nodes.children.len();
         let host = &self.hosts[at];
-        let words = words(host, self.config.starter);
+        let words = words(host, &self.host_config.starter);
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env_remove(LAUNCHED);
         let failed = |error: std::io::Error| {
@@ -210,7 +216,7 @@ impl HostOpening<'_> {
         child::wait_for(std::slice::from_mut(child), due);
         let status = child.try_wait().ok().flatten().and_then(|status| status.code());
         let name = &self.hosts[at].address.host;
-        match &self.config.starter {
+        match &self.host_config.starter {
             HostStarter::Ssh(_) if !words.are_ours() => ssh_failure(name, status, words.lines()),
             // Of a shell or of a login program, a status says nothing that we know.
             _ => words.error(status.filter(|_| words.are_ours())).at(name),
@@ -223,7 +229,7 @@ impl HostOpening<'_> {
             true => ("the node did not come to listen", "look whether the host is overloaded"),
             false => ("no session could be opened", "look whether it is up and lets you log in"),
         };
-        let starter = match &self.config.starter {
+        let starter = match &self.host_config.starter {
             HostStarter::Ssh(words) => words.join(" "),
             HostStarter::Command(_) => "the command of --launch".to_owned(),
         };

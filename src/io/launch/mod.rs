@@ -16,10 +16,10 @@ mod hosts;
 pub(crate) mod lifeline;
 mod local;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, ChildStdin};
 
-pub(crate) use config::{HostStarter, LaunchConfig};
+pub(crate) use config::{HostConfig, HostStarter, LaunchConfig};
 pub(crate) use local::address_towards;
 
 use crate::core::error::Result;
@@ -73,13 +73,12 @@ impl LaunchedNodes {
 /// # Errors
 /// The first error, with the node's own words; whatever was started is ended. `Code::Unreachable`
 /// if a node does not listen in time, `Code::Usage` in a process that was started as a node itself.
-pub(crate) fn start(nodes: &[NodeToStart], config: &LaunchConfig<'_>) -> Result<LaunchedNodes> {
-    let mut launched = LaunchedNodes {
-        local: Vec::new(),
-        local_stdin: Vec::new(),
-        hosts: None,
-        addresses: vec![Vec::new(); nodes.len()],
-    };
+pub(crate) fn start(
+    nodes: &[NodeToStart],
+    config: &LaunchConfig<'_>,
+    host_config: &HostConfig<'_>,
+) -> Result<LaunchedNodes> {
+    let mut launched = LaunchedNodes::none(nodes.len());
     let elsewhere: Vec<(usize, LaunchHost)> = nodes
         .iter()
         .enumerate()
@@ -92,13 +91,31 @@ pub(crate) fn start(nodes: &[NodeToStart], config: &LaunchConfig<'_>) -> Result<
         .collect();
     if !elsewhere.is_empty() {
         let hosts: Vec<LaunchHost> = elsewhere.iter().map(|(_, host)| host.clone()).collect();
-        let mut started = hosts::start(&hosts, config)?;
+        let mut started = hosts::start(&hosts, config, host_config)?;
         for ((at, _), addresses) in elsewhere.iter().zip(started.addresses.drain(..)) {
             launched.addresses[*at] = addresses;
         }
         launched.hosts = Some(started);
     }
-    launched.start_here(nodes, config)?;
+    let others: Vec<SocketAddr> = launched.addresses.iter().flatten().copied().collect();
+    launched.start_here(nodes, &others, config)?;
+    Ok(launched)
+}
+
+/// Starts nodes on this machine that `others` reach, which run already.
+///
+/// # Errors
+/// See [`start`]; `Code::Unreachable` if there is no way to any of `others`.
+pub(crate) fn start_here(
+    addresses: &[NodeAddress],
+    others: &[SocketAddr],
+    config: &LaunchConfig<'_>,
+) -> Result<LaunchedNodes> {
+    let here =
+        |address: &NodeAddress| NodeToStart { address: address.clone(), place: NodePlace::Here };
+    let nodes: Vec<NodeToStart> = addresses.iter().map(here).collect();
+    let mut launched = LaunchedNodes::none(nodes.len());
+    launched.start_here(&nodes, others, config)?;
     Ok(launched)
 }
 
@@ -109,24 +126,44 @@ pub(crate) fn start(nodes: &[NodeToStart], config: &LaunchConfig<'_>) -> Result<
 /// See [`start`].
 pub(crate) fn start_at(address: SocketAddr, config: &LaunchConfig<'_>) -> Result<LaunchedNodes> {
     let host = NodeAddress { host: address.ip().to_string(), port: address.port() };
-    let mut launched = LaunchedNodes {
-        local: Vec::new(),
-        local_stdin: Vec::new(),
-        hosts: None,
-        addresses: vec![Vec::new()],
-    };
+    let mut launched = LaunchedNodes::none(1);
     let node = local::start(&host, address, None, config)?;
     launched.wait_for(vec![(0, node)], &[host])?;
     Ok(launched)
 }
 
+/// Returns the address of this machine at which `others` reach it. One way out of it is enough; if
+/// all of them are inside, it is a loopback address, and `None` without any.
+fn address_for(others: &[SocketAddr]) -> Result<Option<IpAddr>> {
+    let ways: Vec<Result<IpAddr>> = others.iter().map(|&other| address_towards(other)).collect();
+    let found = ways.iter().flatten();
+    let outside = found.clone().find(|address| !address.is_loopback());
+    match outside.or(found.clone().next()) {
+        Some(address) => Ok(Some(*address)),
+        None => ways.into_iter().next().transpose(),
+    }
+}
+
 impl LaunchedNodes {
-    fn start_here(&mut self, nodes: &[NodeToStart], config: &LaunchConfig<'_>) -> Result<()> {
+    fn none(count: usize) -> LaunchedNodes {
+        LaunchedNodes {
+            local: Vec::new(),
+            local_stdin: Vec::new(),
+            hosts: None,
+            addresses: vec![Vec::new(); count],
+        }
+    }
+
+    /// Starts those of the nodes that are started on this machine.
+    fn start_here(
+        &mut self,
+        nodes: &[NodeToStart],
+        others: &[SocketAddr],
+        config: &LaunchConfig<'_>,
+    ) -> Result<()> {
         let cpus = affinity::cpus_allowed().unwrap_or_default();
-        let others: Vec<SocketAddr> = self.addresses.iter().flatten().copied().collect();
-        // One way out of this machine is enough to be reached by others.
-        let here = others.iter().filter_map(|&other| address_towards(other).ok());
-        let here = here.clone().find(|address| !address.is_loopback()).or(here.into_iter().next());
+        let has_here = nodes.iter().any(|node| node.place == NodePlace::Here);
+        let here = if has_here { address_for(others)? } else { None };
         let base = local::random_base()?;
         let mut begun = Vec::new();
         for (at, node) in nodes.iter().enumerate() {
@@ -136,8 +173,7 @@ impl LaunchedNodes {
                 (NodePlace::Here | NodePlace::Loopback, _) => local::loopback(base, begun.len()),
             };
             let is_alone = node.place == NodePlace::Here;
-            let cpu =
-                (!cpus.is_empty() && !is_alone).then(|| cpus[begun.len() % cpus.len().max(1)]);
+            let cpu = (!cpus.is_empty() && !is_alone).then(|| cpus[begun.len() % cpus.len()]);
             let address = SocketAddr::new(ip, node.address.port);
             match local::start(&node.address, address, cpu, config) {
                 Ok(started) => begun.push((at, started)),

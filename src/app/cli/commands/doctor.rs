@@ -19,7 +19,7 @@ use crate::core::report::{NodeReport, Report, ReportError};
 use crate::core::spec::NodeAddress;
 use crate::core::units::printable_lines;
 use crate::io::launch;
-use crate::io::launch::{HostStarter, LaunchConfig};
+use crate::io::launch::LaunchConfig;
 use crate::io::node::options::NodeOptions;
 use crate::io::session::{Identity, Key};
 
@@ -151,9 +151,6 @@ impl TryOut<'_> {
             root: Path::new(ROOT),
             secret: &key.to_hex(),
             slots: None,
-            starter: &HostStarter::Ssh(Vec::new()),
-            deploys: false,
-            is_cancelled: &|| false,
         };
         let launched = launch::start_at(self.own, &launch_config)?;
         let node = launched.addresses().flatten().next().expect("one was started");

@@ -8,13 +8,17 @@ use std::process::ChildStdin;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::io::clock::awake;
+
 /// Interval of lines.
 const BEAT: Duration = Duration::from_secs(2);
+/// Time for a launcher to give orders and key.
+const ORDERS_WITHIN: Duration = Duration::from_secs(30);
 /// Time without one after which a node counts its launcher as out of reach.
 const SILENT_AFTER: u16 = 6_000;
 
@@ -70,7 +74,42 @@ impl LifelineHolder {
     }
 }
 
-/// What a node hears of its launcher.
+/// Standard input of a launched node until it has its orders and its key. What does not come in
+/// time is an error: nothing else would end a node whose network vanished by then.
+#[derive(Debug)]
+pub(crate) struct OrdersInput {
+    stdin: File,
+    deadline: Instant,
+}
+
+impl OrdersInput {
+    /// Opens it. The library's buffer would keep a copy of the key.
+    ///
+    /// # Errors
+    /// There is no standard input.
+    pub(crate) fn open() -> io::Result<OrdersInput> {
+        let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        Ok(OrdersInput::of(stdin, ORDERS_WITHIN))
+    }
+
+    fn of(stdin: File, within: Duration) -> OrdersInput {
+        OrdersInput { stdin, deadline: awake() + within }
+    }
+}
+
+impl Read for OrdersInput {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let left = self.deadline.saturating_duration_since(awake());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut polled = [PollFd::new(self.stdin.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut polled, timeout)? {
+            0 => Err(io::Error::new(io::ErrorKind::TimedOut, "its launcher said nothing in time")),
+            _ => self.stdin.read(bytes),
+        }
+    }
+}
+
+/// Sign of the launcher that a node notices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum LauncherSign {
     /// It has ended, or gave the node up.
@@ -115,4 +154,25 @@ pub(crate) fn watch(
         }
     };
     thread::Builder::new().name("lifeline".into()).spawn(follow).map(drop)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    /// A node whose network vanished before its orders came stayed for ever.
+    #[test]
+    fn orders_that_do_not_come_are_not_waited_for_without_end() {
+        let (ours, mut launchers) = io::pipe().unwrap();
+        let mut input = OrdersInput::of(File::from(OwnedFd::from(ours)), Duration::ZERO);
+        launchers.write_all(b"orders").unwrap();
+        let mut bytes = [0; 16];
+        assert_eq!(input.read(&mut bytes).unwrap(), 6, "what is there is read");
+        assert_eq!(input.read(&mut bytes).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(launchers);
+        assert_eq!(input.read(&mut bytes).unwrap(), 0, "the end is no silence");
+    }
 }

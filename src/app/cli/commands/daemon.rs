@@ -1,8 +1,6 @@
 //! `node`: the daemon.
 
-use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -17,7 +15,7 @@ use crate::core::error::{Code, Error, Result};
 use crate::core::spec::NodeAddress;
 use crate::io::confine::ConfineMode;
 use crate::io::launch::lifeline;
-use crate::io::launch::lifeline::LauncherSign;
+use crate::io::launch::lifeline::{LauncherSign, OrdersInput};
 use crate::io::log::say;
 use crate::io::node::options::NodeOptions;
 use crate::io::node::{AllowedKinds, NodeStop, ThreadCount};
@@ -90,9 +88,7 @@ fn allowed(args: &NodeArgs) -> AllowedKinds {
 /// Returns the keys: of a launched node from standard input, of a daemon from its files.
 fn access(args: &NodeArgs) -> Result<SiteAccess> {
     if args.launched {
-        // The library's buffer would keep a copy of the secret.
-        let stdin = std::io::stdin().as_fd().try_clone_to_owned().map(File::from);
-        let stdin = stdin.map_err(|error| {
+        let stdin = OrdersInput::open().map_err(|error| {
             Error::new(Code::Refused, format!("no secret on standard input: {error}"))
         })?;
         let key = Key::read_line(stdin).map_err(|error| error.at("standard input"))?;

@@ -4,14 +4,14 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::AsFd;
 
 use crate::app::cli::args::LaunchedArgs;
 use crate::core::error::{Code, Error, Result};
 use crate::core::launch::host_script::{dialect, runs};
 use crate::core::launch::orders::{NodeOrders, ORDERS_BYTES_MAX};
+use crate::io::launch::lifeline::OrdersInput;
 
-/// What a program that a launcher has found or sent is to do.
+/// Task of a program that a launcher has found or sent.
 pub(super) enum LaunchedTask {
     /// Say whether it is the right one.
     Answer(bool),
@@ -52,8 +52,7 @@ fn read_orders() -> Result<NodeOrders> {
         Error::new(Code::Usage, format!("standard input: {what}"))
             .remedy("this command is for launchers: start a node with cep-fast node")
     };
-    let stdin = io::stdin().as_fd().try_clone_to_owned();
-    let mut stdin = File::from(stdin.map_err(|error| refused(error.to_string()))?);
+    let mut stdin = OrdersInput::open().map_err(|error| refused(error.to_string()))?;
     let (mut line, mut byte) = (Vec::new(), [0]);
     while line.len() < ORDERS_BYTES_MAX {
         match stdin.read(&mut byte) {

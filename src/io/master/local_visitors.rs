@@ -17,7 +17,7 @@ use super::pending_connections::ClientAnswer;
 use crate::core::wire::control;
 use crate::core::wire::control::{MasterQuery, QueryAnswer};
 use crate::io::session::descriptors::SpareDescriptor;
-use crate::io::session::{AcceptOutcome, Listener, may_ask_owner};
+use crate::io::session::{Listener, NotAccepted, may_ask_owner};
 
 /// The token of the listener; those of its clients follow it. All others are below.
 pub(super) const FIRST_LOCAL: usize = usize::MAX / 2;
@@ -106,10 +106,10 @@ impl LocalVisitors {
                 return;
             }
             match listener.accept(now) {
-                AcceptOutcome::Stream(stream, ()) => self.admit(registry, now, stream, answer),
-                AcceptOutcome::NoDescriptor if self.open.pop_first().is_some() => {}
-                AcceptOutcome::NoDescriptor => listener.shed(now, &mut self.spare),
-                AcceptOutcome::Gone | AcceptOutcome::Nobody => {}
+                Ok((stream, ())) => self.admit(registry, now, stream, answer),
+                Err(NotAccepted::NoDescriptor) if self.open.pop_first().is_some() => {}
+                Err(NotAccepted::NoDescriptor) => listener.shed(now, &mut self.spare),
+                Err(NotAccepted::Gone | NotAccepted::Nobody) => {}
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::io::session::descriptors;
 use crate::io::session::descriptors::SpareDescriptor;
 use crate::io::session::strangers;
 use crate::io::session::strangers::{OrderedDeadlines, SILENT_MAX, UnprovenConnections};
-use crate::io::session::{AcceptOutcome, Connection, IncomingData, Listener};
+use crate::io::session::{Connection, IncomingData, Listener, NotAccepted};
 
 /// Limit on authenticated clients; as many unauthenticated ones may be open, too.
 const VISITORS_MAX: usize = 64;
@@ -123,8 +123,8 @@ impl PendingConnections {
                 return;
             }
             match listener.accept(now) {
-                AcceptOutcome::Stream(..) if is_full => {}
-                AcceptOutcome::Stream(stream, from) => {
+                Ok(_) if is_full => {}
+                Ok((stream, from)) => {
                     let token = self.next_token();
                     // A connection that is already broken is dropped.
                     let connection = Connection::accept(stream, now + SESSION_WITHIN).and_then(
@@ -138,9 +138,9 @@ impl PendingConnections {
                         self.ready(token, answer);
                     }
                 }
-                AcceptOutcome::NoDescriptor if self.make_room() => {}
-                AcceptOutcome::NoDescriptor => self.shed(now),
-                AcceptOutcome::Gone | AcceptOutcome::Nobody => {}
+                Err(NotAccepted::NoDescriptor) if self.make_room() => {}
+                Err(NotAccepted::NoDescriptor) => self.shed(now),
+                Err(NotAccepted::Gone | NotAccepted::Nobody) => {}
             }
         }
     }

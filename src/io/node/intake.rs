@@ -26,7 +26,7 @@ use crate::io::log;
 use crate::io::session::descriptors::SpareDescriptor;
 use crate::io::session::strangers;
 use crate::io::session::{
-    AcceptOutcome, Connection, FlowStream, IncomingData, Key, Listener, SiteAccess,
+    Connection, FlowStream, IncomingData, Key, Listener, NotAccepted, SiteAccess,
 };
 use crate::io::store::RootOptions;
 
@@ -193,14 +193,14 @@ impl ConnectionIntake {
         ports: &mut PortSet,
     ) -> Option<Token> {
         match self.listener(port).accept(now) {
-            AcceptOutcome::Stream(_, from) if self.sessions.member_count() >= CONNECTIONS_MAX => {
+            Ok((_, from)) if self.sessions.member_count() >= CONNECTIONS_MAX => {
                 log::refused(
                     "connections",
                     Some(from.ip()),
                     &"all connections that a node may have are in use",
                 );
             }
-            AcceptOutcome::Stream(stream, from) => {
+            Ok((stream, from)) => {
                 self.follow_addresses(now, ports);
                 let token = self.next_token();
                 // One that is broken already is forgotten.
@@ -212,8 +212,8 @@ impl ConnectionIntake {
                 self.sessions.admit(token, session, from.ip(), now);
                 return Some(token);
             }
-            AcceptOutcome::NoDescriptor if self.sessions.make_room() => {}
-            AcceptOutcome::NoDescriptor => {
+            Err(NotAccepted::NoDescriptor) if self.sessions.make_room() => {}
+            Err(NotAccepted::NoDescriptor) => {
                 log::refused(
                     "descriptors",
                     None,
@@ -222,7 +222,7 @@ impl ConnectionIntake {
                 let ConnectionIntake { control, listeners, spare, .. } = self;
                 port.map_or(control, |port| &mut listeners[port]).shed(now, spare);
             }
-            AcceptOutcome::Gone | AcceptOutcome::Nobody => {}
+            Err(NotAccepted::Gone | NotAccepted::Nobody) => {}
         }
         None
     }

@@ -59,12 +59,10 @@ pub(crate) struct Listener<S = TcpListener> {
     due: Option<Instant>,
 }
 
-/// Outcome of one attempt to accept a connection.
-#[derive(Debug)]
-pub(crate) enum AcceptOutcome<Stream = TcpStream, Peer = SocketAddr> {
-    /// A connection, with the peer's address if it has one.
-    Stream(Stream, Peer),
-    /// A connection that ended before it was accepted. Others may be waiting.
+/// Outcome of an attempt to accept that gave no connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NotAccepted {
+    /// A connection ended before it was accepted. Others may be waiting.
     Gone,
     /// This process, or the system, has no descriptor left. Close one, or use [`Listener::shed`].
     NoDescriptor,
@@ -125,18 +123,13 @@ impl<S: ListeningSocket> Listener<S> {
         self.due
     }
 
-    /// Accepts the next connection. Call it once [`Listener::due`] has come, a limited number of
-    /// times in one turn.
-    pub(crate) fn accept(&mut self, now: Instant) -> AcceptOutcome<S::Stream, S::Peer> {
-        let accepted = self.try_accept();
-        match accepted {
-            Ok((stream, from)) => AcceptOutcome::Stream(stream, from),
-            Err(error) => match self.failed(now, &error) {
-                NoStream::Gone => AcceptOutcome::Gone,
-                NoStream::NoDescriptor => AcceptOutcome::NoDescriptor,
-                NoStream::Nobody => AcceptOutcome::Nobody,
-            },
-        }
+    /// Accepts the next connection, and returns what is known of the peer beside it. Call it once
+    /// [`Listener::due`] has come, a limited number of times in one turn.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn accept(&mut self, now: Instant) -> Result<(S::Stream, S::Peer), NotAccepted> {
+        self.try_accept().map_err(|error| self.failed(now, &error))
     }
 
     /// Accepts the next connection and closes it, using the reserved descriptor.
@@ -144,7 +137,7 @@ impl<S: ListeningSocket> Listener<S> {
         let accepted = spare.lend(|| self.try_accept().map(drop));
         if let Err(error) = accepted {
             // Another thread has taken the descriptor; it will have closed one by the next attempt.
-            if matches!(self.failed(now, &error), NoStream::NoDescriptor) {
+            if matches!(self.failed(now, &error), NotAccepted::NoDescriptor) {
                 self.due = Some(now + AGAIN_AFTER);
             }
         }
@@ -159,27 +152,19 @@ impl<S: ListeningSocket> Listener<S> {
         }
     }
 
-    fn failed(&mut self, now: Instant, error: &io::Error) -> NoStream {
+    fn failed(&mut self, now: Instant, error: &io::Error) -> NotAccepted {
         let (accepted, due) = judged(error);
         self.due = due.map(|after| now + after);
         accepted
     }
 }
 
-/// Outcome of an attempt that gave no connection: the same as those of [`AcceptOutcome`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum NoStream {
-    Gone,
-    NoDescriptor,
-    Nobody,
-}
-
 /// Returns the outcome for an error of accept(2), and the pause until the next attempt, if no event
 /// will come.
-fn judged(error: &io::Error) -> (NoStream, Option<Duration>) {
+fn judged(error: &io::Error) -> (NotAccepted, Option<Duration>) {
     match error.raw_os_error() {
-        _ if error.kind() == ErrorKind::WouldBlock => (NoStream::Nobody, None),
-        Some(libc::EMFILE | libc::ENFILE) => (NoStream::NoDescriptor, Some(Duration::ZERO)),
+        _ if error.kind() == ErrorKind::WouldBlock => (NotAccepted::Nobody, None),
+        Some(libc::EMFILE | libc::ENFILE) => (NotAccepted::NoDescriptor, Some(Duration::ZERO)),
         // The connection was reset in the queue, or, on Linux, a network error occurred.
         Some(
             libc::ECONNABORTED
@@ -190,9 +175,9 @@ fn judged(error: &io::Error) -> (NoStream, Option<Duration>) {
             | libc::EHOSTDOWN
             | libc::EHOSTUNREACH
             | libc::ENONET,
-        ) => (NoStream::Gone, Some(Duration::ZERO)),
+        ) => (NotAccepted::Gone, Some(Duration::ZERO)),
         // Out of memory, forbidden by a filter, or unknown: it may pass.
-        _ => (NoStream::Nobody, Some(AGAIN_AFTER)),
+        _ => (NotAccepted::Nobody, Some(AGAIN_AFTER)),
     }
 }
 
@@ -220,7 +205,7 @@ mod tests {
             assert_eq!(after.is_none(), is_drained, "{error}");
             assert!(after.is_none_or(|after| after <= Duration::from_millis(100)), "{error}");
             // Errors that would persist are not retried at once.
-            let passes = accepted != NoStream::Nobody;
+            let passes = accepted != NotAccepted::Nobody;
             assert!(
                 is_drained || passes == (after == Some(Duration::ZERO)),
                 "{error}: {accepted:?}"
@@ -228,7 +213,7 @@ mod tests {
         }
         let (mut listener, _) = listener();
         listener.wake(now);
-        assert!(matches!(listener.accept(now), AcceptOutcome::Nobody));
+        assert!(matches!(listener.accept(now), Err(NotAccepted::Nobody)));
         assert_eq!(listener.due(), None);
     }
 
@@ -239,14 +224,14 @@ mod tests {
         let _first = std::net::TcpStream::connect(address).unwrap();
         let second = std::net::TcpStream::connect(address).unwrap();
         listener.wake(now);
-        assert!(matches!(listener.accept(now), AcceptOutcome::Stream(..)));
+        assert!(matches!(listener.accept(now), Ok(_)));
         assert_eq!(listener.due(), Some(now), "one more is in line");
         listener.shed(now, &mut SpareDescriptor::new());
         assert_eq!(listener.due(), Some(now), "the queue was not found empty");
         let mut byte = [0];
         let told = io::Read::read(&mut &second, &mut byte);
         assert!(matches!(told, Ok(0)) || told.is_err(), "who is shed is told");
-        assert!(matches!(listener.accept(now), AcceptOutcome::Nobody));
+        assert!(matches!(listener.accept(now), Err(NotAccepted::Nobody)));
         assert_eq!(listener.due(), None);
     }
 }

@@ -44,7 +44,7 @@ pub(crate) use fuzzed::handshake as fuzz_handshake;
 pub(crate) use identity::{DialKey, Identity, make_key_file, make_pair_files};
 pub(crate) use key::Key;
 pub(crate) use key_pair::KeyPair;
-pub(crate) use listener::{AcceptOutcome, Listener};
+pub(crate) use listener::{Listener, NotAccepted};
 pub(crate) use noise::{ConnectionHello, HelloReply, KeyAuthenticator};
 pub(crate) use peer_user::may_ask_owner;
 pub(crate) use reach::{DialProgress, PeerDialer};

@@ -12,7 +12,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 /// Returns the present time of day as log lines have it: RFC 3339, UTC, with microseconds.
-pub(super) fn time_now() -> String {
+pub(crate) fn time_now() -> String {
     let mut time = String::new();
     // Writing to a string succeeds.
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));

@@ -22,6 +22,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::io::log::limiter::{RefusalCount, RefusalLimiter};
 use crate::io::log::line::LogFormat;
+pub(crate) use crate::io::log::line::time_now;
 
 /// Options of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,11 +93,6 @@ pub(crate) fn write_apart() {
 /// Returns the arguments that make launched nodes log like this process.
 pub(crate) fn node_arguments() -> Vec<&'static str> {
     OPTIONS.get().map_or(Vec::new(), |options| options.arguments())
-}
-
-/// Returns the present time of day as log lines have it.
-pub(crate) fn time_now() -> String {
-    line::time_now()
 }
 
 /// Logs a refusal. One line of each `kind` and address is written in ten seconds; the others are

@@ -110,7 +110,7 @@ impl SurveySessions {
             (token % count, token / count)
         };
         let places: Vec<(usize, usize)> = events.iter().map(place).collect();
-        debug_assert!(places.iter().all(|(_, place)| *place < PLACES));
+        assert!(places.iter().all(|(_, place)| *place < PLACES), "{places:?}");
         Ok(places)
     }
 

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use super::fields::{key, list, required, shortened, text, within};
-use crate::core::error::{Code, Error};
+use super::fields::{key, list, required, within};
+use crate::core::error::Error;
 use crate::core::wire::control::{
     SurveyAnswer, SurveyQuestion, SurveySubject, SurveyedDestination, SurveyedSource, WireMessage,
 };
@@ -82,13 +82,11 @@ impl WireMessage for SurveyAnswer {
                 kind: if *is_there { TOKEN } else { NO_TOKEN },
                 ..proto::SurveyAnswer::default()
             },
-            SurveyAnswer::Failed(error) => proto::SurveyAnswer {
-                kind: FAILED,
-                code: error.code.number().into(),
-                message: shortened(&error.message),
-                remedy: error.remedy.as_deref().map(shortened),
-                ..proto::SurveyAnswer::default()
-            },
+            SurveyAnswer::Failed(error) => {
+                let proto::Failure { code, message, remedy, .. } = error.to_proto();
+                let unset = proto::SurveyAnswer::default();
+                proto::SurveyAnswer { kind: FAILED, code, message, remedy, ..unset }
+            }
         }
     }
 
@@ -107,15 +105,12 @@ impl WireMessage for SurveyAnswer {
                 identity: proto.identity,
             }),
             TOKEN | NO_TOKEN => SurveyAnswer::Token(proto.kind == TOKEN),
-            FAILED => SurveyAnswer::Failed(Error {
-                code: Code::of(proto.code),
-                message: text("the message of an error", proto.message)?,
-                remedy: proto
-                    .remedy
-                    .map(|remedy| text("the remedy of an error", remedy))
-                    .transpose()?,
-                missing: Vec::new(),
-            }),
+            FAILED => {
+                let proto::SurveyAnswer { code, message, remedy, .. } = proto;
+                let unset = proto::Failure::default();
+                let failure = proto::Failure { code, message, remedy, ..unset };
+                SurveyAnswer::Failed(Error::from_proto(failure)?)
+            }
             other => {
                 let field = "the kind of an answer";
                 return Err(WireError::Unknown { field, value: other.into() });

@@ -2,12 +2,15 @@
 
 use std::fmt::Debug;
 
+use anyhow::Result;
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::bar::Threshold;
+use crate::lab::WorkDir;
+use crate::options::CommonOptions;
 use crate::report::BenchMachine;
 use crate::scenario::BenchScenario;
 
@@ -116,6 +119,18 @@ impl BenchResults {
             .iter()
             .flat_map(|chapter| &chapter.findings)
             .any(|finding| finding.holds == Some(false))
+    }
+
+    /// Prints the tables, and writes the results to the file if that is requested. Ends this process
+    /// with status 1 if thresholds are missed and that is requested.
+    #[allow(clippy::print_stdout, reason = "results go to standard output")]
+    pub(crate) fn publish(&self, lab: WorkDir, common: &CommonOptions) -> Result<()> {
+        println!("{}", self.table());
+        common.keep(self)?;
+        // The working folder is removed before this process ends.
+        drop(lab);
+        common.judge(self.misses());
+        Ok(())
     }
 
     /// Returns the tables for people.

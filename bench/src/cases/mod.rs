@@ -51,11 +51,6 @@ const ALL: [LabCase; 14] = [
 ];
 
 /// Runs the cases and prints their results.
-#[allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "results go to standard output, progress beside them"
-)]
 pub(crate) fn run(options: &CaseOptions) -> Result<()> {
     let tools = options.labs.tools()?;
     let machine = BenchMachine::look()?;
@@ -73,12 +68,7 @@ pub(crate) fn run(options: &CaseOptions) -> Result<()> {
             }
         }
     }
-    println!("{}", book.table());
-    options.labs.common.keep(&book)?;
-    // The working folder is removed before this process ends.
-    drop(lab);
-    options.labs.common.judge(book.misses());
-    Ok(())
+    book.publish(lab, &options.labs.common)
 }
 
 /// Returns the scenarios of a case.

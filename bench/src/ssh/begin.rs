@@ -5,13 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::login::RemoteHome;
-use super::options::SshOptions;
+use super::login::{LoopbackHosts, SshFixture};
 use crate::bar::Threshold;
 use crate::cases::book::BenchResults;
-use crate::cluster::LabTools;
 use crate::lab::WorkDir;
-use crate::private_ssh::PrivateSsh;
 use crate::process;
 use crate::report::median;
 
@@ -21,32 +18,27 @@ const BYTES: usize = 64 << 10;
 const SESSIONS: &str = "8";
 
 /// One small file to one host.
-pub(super) fn one_host(
-    options: &SshOptions,
-    lab: &WorkDir,
-    tools: &LabTools,
-    book: &mut BenchResults,
-) -> Result<()> {
-    let remote = RemoteHome::new(lab, &tools.cep_fast)?;
+pub(super) fn one_host(bench: SshFixture<'_>, book: &mut BenchResults) -> Result<()> {
+    let SshFixture { options, lab, .. } = bench;
     let hosts = [("begin".to_owned(), "127.0.0.1".to_owned())];
     fs::write(lab.path("small"), vec![7; BYTES])?;
     for sends_program in [false, true] {
-        let mut ssh = remote.ssh(lab, &hosts, !sends_program)?;
-        ssh.serve(lab, "sshd", process::command)?;
+        let there = bench.loopback(&hosts, !sends_program)?;
         if let (true, Some(program)) = (sends_program, &options.sent_program) {
-            fs::copy(program, remote.program.with_file_name("cep-fast-static"))?;
+            let name = format!("cep-fast-static-{}", std::env::consts::ARCH);
+            fs::copy(program, there.remote.program.with_file_name(name))?;
         }
         let (mut login, mut ours, mut sent) = (Vec::new(), Vec::new(), Vec::new());
         for round in 1..=options.rounds {
             book.now(&format!("round {round}, sends the program: {sends_program}"));
-            let mut nothing = process::command(ssh.client());
+            let mut nothing = process::command(there.ssh.client());
             nothing.args(["begin", "true"]);
             login.push(lab.start("ssh", nothing)?.finish()?.seconds);
             if sends_program {
-                sent.push(time_to_send(options, lab, &ssh, &remote)?);
-                empty(&remote.home)?;
+                sent.push(time_to_send(bench, &there)?);
+                empty(&there.remote.home)?;
             }
-            ours.push(copy(lab, &remote, &ssh, "begin", 1)?);
+            ours.push(copy(lab, &there, "begin", 1)?);
         }
         let figure = |figures| median(figures).unwrap_or_default();
         let (login, ours, sent) = (figure(login), figure(ours), figure(sent));
@@ -66,19 +58,13 @@ pub(super) fn one_host(
 }
 
 /// One small file to many hosts at once.
-pub(super) fn many_hosts(
-    options: &SshOptions,
-    lab: &WorkDir,
-    tools: &LabTools,
-    book: &mut BenchResults,
-) -> Result<()> {
-    let remote = RemoteHome::new(lab, &tools.cep_fast)?;
+pub(super) fn many_hosts(bench: SshFixture<'_>, book: &mut BenchResults) -> Result<()> {
+    let SshFixture { options, lab, .. } = bench;
     let count = options.hosts;
     let name = |at: u32| format!("h{at:03}");
     let hosts: Vec<(String, String)> =
         (1..=count).map(|at| (name(at), format!("127.1.0.{at}"))).collect();
-    let mut ssh = remote.ssh(lab, &hosts, true)?;
-    ssh.serve(lab, "sshd", process::command)?;
+    let there = bench.loopback(&hosts, true)?;
     fs::write(lab.path("small"), vec![7; BYTES])?;
     let list: String = hosts.iter().map(|(name, _)| format!("{name}\n")).collect();
     fs::write(lab.path("hosts"), list)?;
@@ -87,9 +73,9 @@ pub(super) fn many_hosts(
         book.now(&format!("{count} hosts, round {round}"));
         let mut xargs = process::command("xargs");
         xargs.args(["-P", SESSIONS, "-I", "{}", "-a"]).arg(lab.path("hosts"));
-        xargs.arg(ssh.client()).args(["{}", "true"]);
+        xargs.arg(there.ssh.client()).args(["{}", "true"]);
         logins.push(lab.start("xargs", xargs)?.finish()?.seconds);
-        ours.push(copy(lab, &remote, &ssh, &format!("h[001-{count:03}]"), count as usize)?);
+        ours.push(copy(lab, &there, &format!("h[001-{count:03}]"), count as usize)?);
     }
     let (logins, ours) = (median(logins).unwrap_or_default(), median(ours).unwrap_or_default());
     book.figure(format!("xargs -P {SESSIONS} ssh HOST true"), logins, "s", "");
@@ -100,13 +86,8 @@ pub(super) fn many_hosts(
 
 /// Copies the small file, and returns the seconds that the command took. Each host has its own
 /// home in a real cluster; here they share one, so that one file is written.
-fn copy(
-    lab: &WorkDir,
-    remote: &RemoteHome,
-    ssh: &PrivateSsh,
-    hosts: &str,
-    count: usize,
-) -> Result<f64> {
+fn copy(lab: &WorkDir, there: &LoopbackHosts, hosts: &str, count: usize) -> Result<f64> {
+    let LoopbackHosts { remote, ssh } = there;
     let target = lab.path("copied");
     let mut command = process::command(&remote.program);
     command.args(["copy", "--json", "--progress", "never", "--overwrite", "--no-resume", "--ssh"]);
@@ -123,12 +104,9 @@ fn copy(
 }
 
 /// Returns the seconds that ssh takes to carry the program's bytes.
-fn time_to_send(
-    options: &SshOptions,
-    lab: &WorkDir,
-    ssh: &PrivateSsh,
-    remote: &RemoteHome,
-) -> Result<f64> {
+fn time_to_send(bench: SshFixture<'_>, there: &LoopbackHosts) -> Result<f64> {
+    let SshFixture { options, lab, .. } = bench;
+    let LoopbackHosts { remote, ssh } = there;
     let program = options.sent_program.as_deref().unwrap_or(&remote.program);
     let mut shell = process::command("sh");
     shell.args(["-c", "exec \"$1\" begin 'cat > sent && rm sent' < \"$2\"", "sh"]);

@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::login::RemoteHome;
+use super::login::{RemoteHome, SshFixture};
 use crate::cases::book::BenchResults;
-use crate::cluster::{LabCluster, LabTools, host};
+use crate::cluster::{LabCluster, host};
 use crate::lab::WorkDir;
 use crate::private_ssh::PrivateSsh;
 use crate::process::{self, RunningProcess};
@@ -48,9 +48,10 @@ const FORMS: [CopyForm; 12] = [
     form(&["--split", "node1:OWN/one", "node[2-4]:ALL/split"], &[(0, "ALL/split")]),
 ];
 
-pub(super) fn run(lab: &WorkDir, tools: &LabTools, book: &mut BenchResults) -> Result<()> {
+pub(super) fn run(bench: SshFixture<'_>, book: &mut BenchResults) -> Result<()> {
+    let SshFixture { lab, tools, .. } = bench;
     let cluster = LabCluster::without_daemons(lab, tools, NODES, &RATES_MBIT)?;
-    let remote = RemoteHome::new(lab, &tools.cep_fast)?;
+    let remote = bench.remote()?;
     let hosts: Vec<(String, String)> =
         (1..=NODES).map(|node| (format!("node{node}"), host(node))).collect();
     let mut ssh = remote.ssh(lab, &hosts, true)?;
@@ -67,7 +68,7 @@ pub(super) fn run(lab: &WorkDir, tools: &LabTools, book: &mut BenchResults) -> R
     random::SplitMix::new(9).fill(&mut content);
     fs::write(lab.path("source"), content)?;
     fs::write(lab.path("hosts"), "# some\nnode1\nnode2\n")?;
-    let bench = Forms { lab, cluster: &cluster, remote: &remote, ssh: &ssh };
+    let bench = FormBench { lab, cluster: &cluster, remote: &remote, ssh: &ssh };
     let _load: Vec<BusyProcess> = (0..LOAD).map(|_| BusyProcess::start()).collect::<Result<_>>()?;
     for form in FORMS {
         let typed = format!("copy {}", form.typed.join(" "));
@@ -90,14 +91,14 @@ pub(super) fn run(lab: &WorkDir, tools: &LabTools, book: &mut BenchResults) -> R
     Ok(())
 }
 
-struct Forms<'a> {
+struct FormBench<'a> {
     lab: &'a WorkDir,
     cluster: &'a LabCluster<'a>,
     remote: &'a RemoteHome,
     ssh: &'a PrivateSsh,
 }
 
-impl Forms<'_> {
+impl FormBench<'_> {
     /// Types a form in node 0, and returns the seconds that the command took.
     fn play(&self, form: &CopyForm) -> Result<f64> {
         let typed: Vec<String> = form.typed.iter().map(|word| self.placed(word)).collect();

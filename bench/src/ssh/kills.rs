@@ -12,12 +12,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use random::SplitMix;
 
-use super::login::RemoteHome;
-use super::options::SshOptions;
+use super::login::{LoopbackHosts, SshFixture};
 use crate::cases::book::BenchResults;
-use crate::cluster::LabTools;
 use crate::lab::WorkDir;
-use crate::private_ssh::PrivateSsh;
 use crate::process::{self, RunningProcess};
 
 /// Bytes and rate of a copy: it takes about 1.6 s.
@@ -31,7 +28,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Victim of a round.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Victim {
+enum SshVictim {
     /// The command, by SIGKILL.
     Command,
     /// Ctrl-C.
@@ -48,19 +45,19 @@ enum Victim {
     LocalNode,
 }
 
-const VICTIMS: [Victim; 7] = [
-    Victim::Command,
-    Victim::Interrupted,
-    Victim::HungUp,
-    Victim::Client,
-    Victim::Session,
-    Victim::RemoteNode,
-    Victim::LocalNode,
+const VICTIMS: [SshVictim; 7] = [
+    SshVictim::Command,
+    SshVictim::Interrupted,
+    SshVictim::HungUp,
+    SshVictim::Client,
+    SshVictim::Session,
+    SshVictim::RemoteNode,
+    SshVictim::LocalNode,
 ];
 
 /// Counts of the rounds with one victim.
 #[derive(Default)]
-struct Outcomes {
+struct VictimOutcomes {
     rounds: u32,
     /// Victims that were there to be killed.
     struck: u32,
@@ -70,21 +67,15 @@ struct Outcomes {
     gone_after: f64,
 }
 
-pub(super) fn run(
-    options: &SshOptions,
-    lab: &WorkDir,
-    tools: &LabTools,
-    book: &mut BenchResults,
-) -> Result<()> {
-    let remote = RemoteHome::new(lab, &tools.cep_fast)?;
+pub(super) fn run(fixture: SshFixture<'_>, book: &mut BenchResults) -> Result<()> {
+    let SshFixture { options, lab, .. } = fixture;
     let hosts = [("there".to_owned(), "127.1.0.1".to_owned())];
-    let mut ssh = remote.ssh(lab, &hosts, true)?;
-    ssh.serve(lab, "sshd", process::command)?;
+    let there = fixture.loopback(&hosts, true)?;
     let mut content = vec![0; BYTES as usize];
     SplitMix::new(options.seed).fill(&mut content);
     fs::write(lab.path("whole"), content)?;
-    let bench = Kills { lab, remote: &remote, ssh: &ssh };
-    let (mut by_victim, mut failed) = (BTreeMap::<Victim, Outcomes>::new(), 0);
+    let bench = KillBench { lab, there: &there };
+    let (mut by_victim, mut failed) = (BTreeMap::<SshVictim, VictimOutcomes>::new(), 0);
     for round in 0..options.kills {
         let mut random = SplitMix::new(options.seed ^ (u64::from(round) << 32));
         let victim = VICTIMS[random.below(VICTIMS.len() as u64) as usize];
@@ -99,7 +90,7 @@ pub(super) fn run(
         }
     }
     for (victim, outcomes) in by_victim {
-        let Outcomes { rounds, struck, broken, resumed_bytes, gone_after } = outcomes;
+        let VictimOutcomes { rounds, struck, broken, resumed_bytes, gone_after } = outcomes;
         let note = format!(
             "{struck} of {rounds} struck, {broken} not complete by then, {} MiB resumed",
             resumed_bytes >> 20
@@ -110,14 +101,18 @@ pub(super) fn run(
     Ok(())
 }
 
-struct Kills<'a> {
+struct KillBench<'a> {
     lab: &'a WorkDir,
-    remote: &'a RemoteHome,
-    ssh: &'a PrivateSsh,
+    there: &'a LoopbackHosts,
 }
 
-impl Kills<'_> {
-    fn round(&self, victim: Victim, after: Duration, outcomes: &mut Outcomes) -> Result<()> {
+impl KillBench<'_> {
+    fn round(
+        &self,
+        victim: SshVictim,
+        after: Duration,
+        outcomes: &mut VictimOutcomes,
+    ) -> Result<()> {
         let mut copy = self.copy(&["--limit", LIMIT])?;
         copy.has_ended(after);
         let struck = self.strike(victim, &copy)?;
@@ -146,8 +141,10 @@ impl Kills<'_> {
     }
 
     fn copy(&self, options: &[&str]) -> Result<RunningProcess> {
-        let mut command = process::command(&self.remote.program);
-        command.args(["copy", "--json", "--progress", "never", "--ssh"]).arg(self.ssh.client());
+        let mut command = process::command(&self.there.remote.program);
+        command
+            .args(["copy", "--json", "--progress", "never", "--ssh"])
+            .arg(self.there.ssh.client());
         command.args(options).arg(self.lab.path("whole"));
         command.arg(format!("there:{}", self.lab.path("copied").display()));
         self.lab.start("copy", command)
@@ -182,13 +179,16 @@ impl Kills<'_> {
     }
 
     /// Kills the victim, if it is there.
-    fn strike(&self, victim: Victim, copy: &RunningProcess) -> Result<bool> {
+    fn strike(&self, victim: SshVictim, copy: &RunningProcess) -> Result<bool> {
         let command = Pid::from_raw(copy.id().cast_signed());
         let (id, signal) = match victim {
-            Victim::Command => (Some(command), Signal::SIGKILL),
-            Victim::Interrupted => (Some(command), Signal::SIGINT),
-            Victim::HungUp => (Some(command), Signal::SIGHUP),
-            Victim::Client | Victim::Session | Victim::RemoteNode | Victim::LocalNode => {
+            SshVictim::Command => (Some(command), Signal::SIGKILL),
+            SshVictim::Interrupted => (Some(command), Signal::SIGINT),
+            SshVictim::HungUp => (Some(command), Signal::SIGHUP),
+            SshVictim::Client
+            | SshVictim::Session
+            | SshVictim::RemoteNode
+            | SshVictim::LocalNode => {
                 let found = self.processes()?.into_iter().find(|it| it.is(victim, command));
                 (found.map(|it| it.id), Signal::SIGKILL)
             }
@@ -198,7 +198,7 @@ impl Kills<'_> {
 
     /// The processes of the program, of its ssh, and of sessions of the sshd.
     fn processes(&self) -> Result<Vec<SeenProcess>> {
-        let own = [self.remote.program.as_path(), self.lab.path("ssh").as_path()]
+        let own = [self.there.remote.program.as_path(), self.lab.path("ssh").as_path()]
             .map(|path| path.display().to_string());
         let mut seen = Vec::new();
         for entry in fs::read_dir("/proc").context("/proc is not mounted")? {
@@ -238,14 +238,14 @@ impl SeenProcess {
 
     /// Returns true if this is the victim in a copy by this command. A node is a child of the
     /// command, or of a session.
-    fn is(&self, victim: Victim, command: Pid) -> bool {
+    fn is(&self, victim: SshVictim, command: Pid) -> bool {
         let is_node = self.words.contains(" node ") || self.words.ends_with(" launched ");
         match victim {
-            Victim::Client => self.words.contains("/config") && self.parent == command,
-            Victim::Session => self.words.starts_with("sshd: "),
-            Victim::RemoteNode => is_node && self.parent != command,
-            Victim::LocalNode => is_node && self.parent == command,
-            Victim::Command | Victim::Interrupted | Victim::HungUp => self.id == command,
+            SshVictim::Client => self.words.contains("/config") && self.parent == command,
+            SshVictim::Session => self.words.starts_with("sshd: "),
+            SshVictim::RemoteNode => is_node && self.parent != command,
+            SshVictim::LocalNode => is_node && self.parent == command,
+            SshVictim::Command | SshVictim::Interrupted | SshVictim::HungUp => self.id == command,
         }
     }
 }

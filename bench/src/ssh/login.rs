@@ -5,8 +5,44 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::options::SshOptions;
+use crate::cluster::LabTools;
 use crate::lab::WorkDir;
 use crate::private_ssh::PrivateSsh;
+use crate::process;
+
+/// Resources of every case.
+#[derive(Clone, Copy)]
+pub(super) struct SshFixture<'a> {
+    pub(super) options: &'a SshOptions,
+    pub(super) lab: &'a WorkDir,
+    pub(super) tools: &'a LabTools,
+}
+
+/// Hosts that are addresses of this machine, with one sshd and one home.
+pub(super) struct LoopbackHosts {
+    pub(super) remote: RemoteHome,
+    pub(super) ssh: PrivateSsh,
+}
+
+impl SshFixture<'_> {
+    /// Copies the program for hosts.
+    pub(super) fn remote(&self) -> Result<RemoteHome> {
+        RemoteHome::new(self.lab, &self.tools.cep_fast)
+    }
+
+    /// Starts hosts, each a name and an address, that find the program or do not.
+    pub(super) fn loopback(
+        &self,
+        hosts: &[(String, String)],
+        finds_program: bool,
+    ) -> Result<LoopbackHosts> {
+        let remote = self.remote()?;
+        let mut ssh = remote.ssh(self.lab, hosts, finds_program)?;
+        ssh.serve(self.lab, "sshd", process::command)?;
+        Ok(LoopbackHosts { remote, ssh })
+    }
+}
 
 /// The program under test in a folder of its own, which is the search path of the hosts, and the
 /// home there.
@@ -18,7 +54,7 @@ pub(super) struct RemoteHome {
 impl RemoteHome {
     /// Copies the program, so that its processes are told from all others by their path. Where it
     /// is not to be found on hosts, their search path is the system's alone.
-    pub(super) fn new(lab: &WorkDir, program: &Path) -> Result<RemoteHome> {
+    fn new(lab: &WorkDir, program: &Path) -> Result<RemoteHome> {
         let (folder, home) = (lab.path("bin"), lab.path("home"));
         fs::create_dir_all(&folder)?;
         fs::create_dir_all(&home)?;

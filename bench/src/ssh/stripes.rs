@@ -5,12 +5,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::login::RemoteHome;
+use super::login::{RemoteHome, SshFixture};
 use super::options::SshOptions;
 use crate::bar::Threshold;
 use crate::cases::book::BenchResults;
 use crate::cases::iperf;
-use crate::cluster::{LabCluster, LabTools, host};
+use crate::cluster::{LabCluster, host};
 use crate::contenders::program;
 use crate::lab::WorkDir;
 use crate::private_ssh::PrivateSsh;
@@ -21,9 +21,9 @@ const RATES_MBIT: [u32; 4] = [1000; 4];
 /// Seconds of each iperf3.
 const IPERF_SECONDS: f64 = 5.0;
 
-/// The contenders. Each is typed in node 1, except for rcp, which reaches both nodes from node 0.
+/// Command of a contender. Each is typed in node 1, except for rcp, which reaches both nodes from node 0.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Typed {
+enum TypedCommand {
     Ours,
     /// Typed in node 0: between two other hosts.
     OursRemote,
@@ -32,28 +32,24 @@ enum Typed {
     Rcp,
 }
 
-const ALL: [(Typed, &str); 5] = [
-    (Typed::Ours, "cep-fast copy FILE node2:"),
-    (Typed::OursRemote, "cep-fast copy node1:FILE node2:"),
-    (Typed::Scp, "scp"),
-    (Typed::Rsync, "rsync over ssh"),
-    (Typed::Rcp, "rcp with TLS"),
+const ALL: [(TypedCommand, &str); 5] = [
+    (TypedCommand::Ours, "cep-fast copy FILE node2:"),
+    (TypedCommand::OursRemote, "cep-fast copy node1:FILE node2:"),
+    (TypedCommand::Scp, "scp"),
+    (TypedCommand::Rsync, "rsync over ssh"),
+    (TypedCommand::Rcp, "rcp with TLS"),
 ];
 
-pub(super) fn run(
-    options: &SshOptions,
-    lab: &WorkDir,
-    tools: &LabTools,
-    book: &mut BenchResults,
-) -> Result<()> {
+pub(super) fn run(bench: SshFixture<'_>, book: &mut BenchResults) -> Result<()> {
+    let SshFixture { options, lab, tools } = bench;
     let cluster = LabCluster::without_daemons(lab, tools, 2, &RATES_MBIT)?;
-    let remote = RemoteHome::new(lab, &tools.cep_fast)?;
+    let remote = bench.remote()?;
     let hosts = [1, 2].map(|node| (format!("node{node}"), host(node)));
     let mut ssh = remote.ssh(lab, &hosts, true)?;
     for node in 1..=2 {
         ssh.serve(lab, &format!("sshd{node}"), |sshd| cluster.command(node, sshd))?;
     }
-    let bench = Stripes { options, cluster: &cluster, remote: &remote, ssh: &ssh };
+    let bench = StripeBench { options, cluster: &cluster, remote: &remote, ssh: &ssh };
     let mut sums = Vec::new();
     let mut moving: [Vec<f64>; ALL.len()] = Default::default();
     let mut whole: [Vec<f64>; ALL.len()] = Default::default();
@@ -78,7 +74,7 @@ pub(super) fn run(
     book.figure("iperf3, one over each NIC", sum, "Gbit/s", "");
     for ((typed, name), (moving, whole)) in ALL.into_iter().zip(moving.into_iter().zip(whole)) {
         book.figure(format!("{name}, whole command"), rate(whole), "Gbit/s", "");
-        if matches!(typed, Typed::Ours | Typed::OursRemote) {
+        if matches!(typed, TypedCommand::Ours | TypedCommand::OursRemote) {
             let moving = rate(moving);
             book.ratio(
                 format!("{name}, moving / iperf3"),
@@ -91,24 +87,31 @@ pub(super) fn run(
     Ok(())
 }
 
-struct Stripes<'a> {
+struct StripeBench<'a> {
     options: &'a SshOptions,
     cluster: &'a LabCluster<'a>,
     remote: &'a RemoteHome,
     ssh: &'a PrivateSsh,
 }
 
-impl Stripes<'_> {
+impl StripeBench<'_> {
     /// Copies the file once, and returns the seconds of moving, where they are told, and of the
     /// whole command.
-    fn copy(&self, typed: Typed, lab: &WorkDir, compares: bool) -> Result<(Option<f64>, f64)> {
+    fn copy(
+        &self,
+        typed: TypedCommand,
+        lab: &WorkDir,
+        compares: bool,
+    ) -> Result<(Option<f64>, f64)> {
         let work = lab.prepare_part(BenchScenario::FileToFile, self.options.bytes)?;
         let files = work.files.as_ref().context("files are moved")?;
         let (source, target) = (files.source.display(), files.destination.display());
         let mut command = self.program(typed)?;
         match typed {
-            Typed::Ours | Typed::Scp | Typed::Rsync => command.arg(&files.source),
-            Typed::OursRemote | Typed::Rcp => command.arg(format!("node1:{source}")),
+            TypedCommand::Ours | TypedCommand::Scp | TypedCommand::Rsync => {
+                command.arg(&files.source)
+            }
+            TypedCommand::OursRemote | TypedCommand::Rcp => command.arg(format!("node1:{source}")),
         };
         command.arg(format!("node2:{target}"));
         let finished = lab.start("typed", command)?.finish();
@@ -117,7 +120,7 @@ impl Stripes<'_> {
         }
         let finished = finished?;
         lab.clear(&work, compares)?;
-        let is_ours = matches!(typed, Typed::Ours | Typed::OursRemote);
+        let is_ours = matches!(typed, TypedCommand::Ours | TypedCommand::OursRemote);
         let moving = is_ours.then(|| -> Result<f64> {
             let report: serde_json::Value = serde_json::from_str(finished.output.trim())?;
             ensure!(report["wire"] == "sealed", "{report}");
@@ -126,26 +129,26 @@ impl Stripes<'_> {
         Ok((moving.transpose()?, finished.seconds))
     }
 
-    fn program(&self, typed: Typed) -> Result<Command> {
+    fn program(&self, typed: TypedCommand) -> Result<Command> {
         Ok(match typed {
-            Typed::Ours | Typed::OursRemote => {
-                let node = if typed == Typed::Ours { 1 } else { 0 };
+            TypedCommand::Ours | TypedCommand::OursRemote => {
+                let node = if typed == TypedCommand::Ours { 1 } else { 0 };
                 let mut command = self.cluster.command(node, &self.remote.program);
                 command.args(["copy", "--json", "--progress", "never", "--no-resume", "--ssh"]);
                 command.arg(self.ssh.client());
                 command
             }
-            Typed::Scp => {
+            TypedCommand::Scp => {
                 let mut command = self.cluster.command(1, program("scp"));
                 command.arg("-q").arg("-S").arg(self.ssh.client());
                 command
             }
-            Typed::Rsync => {
+            TypedCommand::Rsync => {
                 let mut command = self.cluster.command(1, program("rsync"));
                 command.args(["--whole-file", "--inplace", "-e"]).arg(self.ssh.client());
                 command
             }
-            Typed::Rcp => {
+            TypedCommand::Rcp => {
                 let bin = fs::canonicalize(self.options.peers.join("bin"))
                     .context("rcp is not installed (tools/peers)")?;
                 let mut command = self.cluster.command(0, bin.join("rcp"));

@@ -15,7 +15,7 @@ use super::attempt::AttemptConfig;
 use super::deadlines::{MasterDeadlines, PREPARE_WITHIN};
 use super::ending::EndingCause;
 use super::group_dealing::MemberReport;
-use super::incidents::{Incident, IncidentList};
+use super::incidents::{IncidentList, NodeIncident};
 use super::landing::LandedChecks;
 use super::peer::{PeerRecord, PeerStage, SentMessage};
 use super::peer_table::PeerTable;
@@ -105,7 +105,7 @@ impl Coordinator {
             CoordinatorEvent::NodeUp { node, advert } => self.node_up(now, node, advert),
             CoordinatorEvent::NodeDown { node, error } => self.node_down(node, error),
             CoordinatorEvent::NodeBack { node, heard } => {
-                self.incidents.add(Incident::Restored { node });
+                self.incidents.add(NodeIncident::Restored { node });
                 self.peers.resend(node, heard);
             }
             CoordinatorEvent::Message { node, message } => self.message(now, node, message),
@@ -190,7 +190,7 @@ impl Coordinator {
             self.ending.missing.extend(self.planning.unsettled(self.planning_input(), node));
         }
         if harmless {
-            self.incidents.add(Incident::Lost { node, error });
+            self.incidents.add(NodeIncident::Lost { node, error });
         } else {
             self.node_failed(node, error);
         }
@@ -199,7 +199,7 @@ impl Coordinator {
     pub(super) fn node_failed(&mut self, node: NodeIx, error: Error) {
         let address = &self.roster.get(node).address;
         self.peers[node].failed = true;
-        self.incidents.add(Incident::Lost { node, error: error.clone() });
+        self.incidents.add(NodeIncident::Lost { node, error: error.clone() });
         self.ending.record(error.at(address));
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::coordinator::{Coordinator, TransferPhase};
-use super::incidents::Incident;
+use super::incidents::NodeIncident;
 use super::peer::PeerRecord;
 use super::roster::{Roster, RosterEntry};
 use super::summary::bound;
@@ -280,7 +280,7 @@ fn plan(coordinator: &Coordinator, at: usize) -> TransferEvent {
     }
 }
 
-fn incident(coordinator: &Coordinator, incident: &Incident) -> TransferEvent {
+fn incident(coordinator: &Coordinator, incident: &NodeIncident) -> TransferEvent {
     let name = |node: &NodeIx| coordinator.roster().get(*node).address.to_string();
     let loss = |what: LostKind, node: &NodeIx, error: &Error| {
         let Error { code, message, .. } = error;
@@ -288,9 +288,9 @@ fn incident(coordinator: &Coordinator, incident: &Incident) -> TransferEvent {
         TransferEvent::Loss { what, node: name(node), nic: None, peer: None, code, reason }
     };
     match incident {
-        Incident::Lost { node, error } => loss(LostKind::Node, node, error),
-        Incident::Broken { node, error } => loss(LostKind::Session, node, error),
-        Incident::Flow { node, loss } => TransferEvent::Loss {
+        NodeIncident::Lost { node, error } => loss(LostKind::Node, node, error),
+        NodeIncident::Broken { node, error } => loss(LostKind::Session, node, error),
+        NodeIncident::Flow { node, loss } => TransferEvent::Loss {
             what: LostKind::Flow,
             node: name(node),
             nic: Some(loss.nic.clone()),
@@ -298,7 +298,7 @@ fn incident(coordinator: &Coordinator, incident: &Incident) -> TransferEvent {
             code: Code::number(Code::Unreachable),
             reason: loss.reason.clone(),
         },
-        Incident::Restored { node } => TransferEvent::Restored { node: name(node) },
+        NodeIncident::Restored { node } => TransferEvent::Restored { node: name(node) },
     }
 }
 

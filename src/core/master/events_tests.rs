@@ -115,7 +115,7 @@ fn nodes_are_told_of_once_as_they_answer() {
 fn a_late_look_misses_nothing_and_keeps_the_order() {
     let mut coordinator = moving();
     let error = Error::new(Code::Unreachable, "it is \"gone\"");
-    coordinator.incidents.add(Incident::Broken { node: NodeIx(0), error: error.clone() });
+    coordinator.incidents.add(NodeIncident::Broken { node: NodeIx(0), error: error.clone() });
     coordinator.handle(NOW, CoordinatorEvent::NodeBack { node: NodeIx(0), heard: 1 });
     coordinator.handle(NOW, CoordinatorEvent::NodeDown { node: NodeIx(1), error: error.clone() });
     let failed = ToMaster::Failed { error: Error::new(Code::Data, "no disk"), stats: None };
@@ -145,7 +145,7 @@ fn a_lost_flow_has_its_nic_and_its_peer() {
     watch.look(at(0.0), &coordinator);
     let [nic, peer, reason] = ["eth1", "a:1", "reset"].map(String::from);
     let loss = FlowLoss { nic: nic.clone(), peer: peer.clone(), reason: reason.clone() };
-    coordinator.incidents.add(Incident::Flow { node: NodeIx(2), loss });
+    coordinator.incidents.add(NodeIncident::Flow { node: NodeIx(2), loss });
     let wanted = TransferEvent::Loss {
         what: LostKind::Flow,
         node: "c:1".into(),
@@ -248,7 +248,7 @@ fn thousands_of_losses_are_told_as_one_from_some_number_on() {
     for _ in 0..30 {
         for _ in 0..100 {
             let error = Error::new(Code::Unreachable, "gone");
-            coordinator.incidents.add(Incident::Broken { node: NodeIx(0), error });
+            coordinator.incidents.add(NodeIncident::Broken { node: NodeIx(0), error });
         }
         told += watch.look(at(0.1), &coordinator).len();
     }

@@ -9,7 +9,7 @@ const INCIDENTS_MAX: usize = 1024;
 
 /// Something that happened to a node.
 #[derive(Clone, Debug)]
-pub(crate) enum Incident {
+pub(crate) enum NodeIncident {
     /// It cannot go on, or cannot be reached any more.
     Lost { node: NodeIx, error: Error },
     /// Its control session broke, and is to be resumed.
@@ -23,13 +23,13 @@ pub(crate) enum Incident {
 /// Incidents of a transfer in their order.
 #[derive(Debug, Default)]
 pub(crate) struct IncidentList {
-    first: Vec<Incident>,
+    first: Vec<NodeIncident>,
     count: usize,
 }
 
 impl IncidentList {
     /// Adds an incident; only the first ones are kept.
-    pub(super) fn add(&mut self, incident: Incident) {
+    pub(super) fn add(&mut self, incident: NodeIncident) {
         self.count += 1;
         if self.first.len() < INCIDENTS_MAX {
             self.first.push(incident);
@@ -37,7 +37,7 @@ impl IncidentList {
     }
 
     /// Returns the incidents that are kept.
-    pub(super) fn kept(&self) -> &[Incident] {
+    pub(super) fn kept(&self) -> &[NodeIncident] {
         &self.first
     }
 

@@ -17,7 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::coordinator::{Coordinator, CoordinatorAction, CoordinatorEvent, TransferPhase};
-use super::incidents::Incident;
+use super::incidents::NodeIncident;
 use crate::core::error::{Code, Error};
 use crate::core::units::{Moment, NodeIx};
 use crate::core::wire::control::{NodeAdvert, RailAdvert, ResumeSession, ToMaster, ToNode};
@@ -318,7 +318,7 @@ impl MasterMachine {
             LinkStage::Up => {
                 if !is_gone {
                     let error = error.clone();
-                    self.coordinator.incidents.add(Incident::Broken { node, error });
+                    self.coordinator.incidents.add(NodeIncident::Broken { node, error });
                 }
                 let to_try = link.to_try(&rails);
                 link.stage =
@@ -358,7 +358,7 @@ impl MasterMachine {
         // On a session that is being resumed nothing of the attempt comes before `Resumed`.
         link.heard += u32::from(message.is_counted() && !is_resuming);
         if let ToMaster::Progress { lost, .. } = &message {
-            let lost = lost.iter().cloned().map(|loss| Incident::Flow { node, loss });
+            let lost = lost.iter().cloned().map(|loss| NodeIncident::Flow { node, loss });
             lost.for_each(|incident| self.coordinator.incidents.add(incident));
         }
         match message {

@@ -20,7 +20,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 const FIRST_WITHIN: Duration = Duration::from_secs(300);
 
 /// The program as it is sent to hosts.
-pub(super) struct Deployment {
+pub(super) struct ProgramDeployment {
     allowed: bool,
     /// The own program, if it is known.
     program: Option<PathBuf>,
@@ -38,9 +38,9 @@ enum DeploymentTurn {
     All,
 }
 
-impl Deployment {
-    pub(super) fn new(allowed: bool, program: Option<&Path>) -> Deployment {
-        Deployment {
+impl ProgramDeployment {
+    pub(super) fn new(allowed: bool, program: Option<&Path>) -> ProgramDeployment {
+        ProgramDeployment {
             allowed,
             program: program.map(Path::to_path_buf),
             turn: Mutex::new(DeploymentTurn::Nobody),

@@ -10,7 +10,7 @@ use std::thread;
 use zeroize::Zeroizing;
 
 use super::child::{self, ChildWords, pass_on};
-use super::deployment::Deployment;
+use super::deployment::ProgramDeployment;
 use super::lifeline::LifelineHolder;
 use crate::core::error::{Code, Error};
 use crate::core::launch::host_script::HostLine;
@@ -39,7 +39,7 @@ pub(super) struct HostSession {
     pub(super) secret: Zeroizing<String>,
     /// Until it is a lifeline.
     pub(super) stdin: Option<ChildStdin>,
-    pub(super) deployment: Arc<Deployment>,
+    pub(super) deployment: Arc<ProgramDeployment>,
     pub(super) holder: LifelineHolder,
     pub(super) events: Sender<(usize, HostEvent)>,
     /// Place of the host.

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use super::child::{self, ChildWords, StartedChild};
 use super::config::{HostConfig, HostStarter, LAUNCHED, LaunchConfig};
-use super::deployment::Deployment;
+use super::deployment::ProgramDeployment;
 use super::host_session::{HostEvent, HostSession};
-use super::lifeline::Lifelines;
+use super::lifeline::HostLifelines;
 use crate::core::error::{Code, Error, Result};
 use crate::core::launch::host_script;
 use crate::core::launch::method::command_line;
@@ -42,7 +42,7 @@ pub(super) struct LaunchHost {
 /// Nodes on other hosts. They end on drop.
 pub(super) struct HostNodes {
     pub(super) children: Vec<Child>,
-    pub(super) lifelines: Lifelines,
+    pub(super) lifelines: HostLifelines,
     /// In the order of the hosts.
     pub(super) addresses: Vec<Vec<SocketAddr>>,
 }
@@ -67,10 +67,10 @@ pub(super) fn start(
         hosts,
         config,
         host_config,
-        deployment: Arc::new(Deployment::new(host_config.deploys, config.program)),
+        deployment: Arc::new(ProgramDeployment::new(host_config.deploys, config.program)),
         nodes: HostNodes {
             children: Vec::with_capacity(hosts.len()),
-            lifelines: Lifelines::start().map_err(internal)?,
+            lifelines: HostLifelines::start().map_err(internal)?,
             addresses: vec![Vec::new(); hosts.len()],
         },
         deadlines: Vec::with_capacity(hosts.len()),
@@ -109,7 +109,7 @@ struct HostOpening<'a> {
     hosts: &'a [LaunchHost],
     config: &'a LaunchConfig<'a>,
     host_config: &'a HostConfig<'a>,
-    deployment: Arc<Deployment>,
+    deployment: Arc<ProgramDeployment>,
     nodes: HostNodes,
     /// Of each session, until its node listens.
     deadlines: Vec<Option<Instant>>,

@@ -23,15 +23,15 @@ const ORDERS_WITHIN: Duration = Duration::from_secs(30);
 const SILENT_AFTER: u16 = 6_000;
 
 /// The launcher's end of the lifelines of many nodes. They end on drop.
-pub(super) struct Lifelines {
+pub(super) struct HostLifelines {
     held: Arc<Mutex<Vec<ChildStdin>>>,
     /// Its end is that of the thread.
     _running: Sender<()>,
 }
 
-impl Lifelines {
+impl HostLifelines {
     /// Starts the thread that keeps them alive.
-    pub(super) fn start() -> io::Result<Lifelines> {
+    pub(super) fn start() -> io::Result<HostLifelines> {
         let held: Arc<Mutex<Vec<ChildStdin>>> = Arc::default();
         let (running, is_over) = channel::<()>();
         let lines = Arc::clone(&held);
@@ -43,7 +43,7 @@ impl Lifelines {
             }
         };
         thread::Builder::new().name("lifelines".into()).spawn(beat)?;
-        Ok(Lifelines { held, _running: running })
+        Ok(HostLifelines { held, _running: running })
     }
 
     /// Returns where a line is added once its node has its orders.
@@ -57,7 +57,7 @@ impl Lifelines {
     }
 }
 
-impl Drop for Lifelines {
+impl Drop for HostLifelines {
     fn drop(&mut self) {
         self.end();
     }

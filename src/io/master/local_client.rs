@@ -72,7 +72,8 @@ pub(crate) fn ask(masters: &[&LocalMaster], query: MasterQuery) -> Result<Vec<Lo
     let mut answers = Vec::with_capacity(masters.len());
     for some in masters.chunks(ASKED_MAX) {
         let deadline = Instant::now() + ANSWER_WITHIN;
-        let mut asked: Vec<Asked<'_>> = some.iter().map(|master| Asked::new(master)).collect();
+        let mut asked: Vec<AskedMaster<'_>> =
+            some.iter().map(|master| AskedMaster::new(master)).collect();
         loop {
             asked.iter_mut().for_each(|one| one.go_on(&question));
             let now = Instant::now();
@@ -81,13 +82,13 @@ pub(crate) fn ask(masters: &[&LocalMaster], query: MasterQuery) -> Result<Vec<Lo
             }
             wait(&asked, deadline - now)?;
         }
-        answers.extend(asked.into_iter().map(Asked::answer));
+        answers.extend(asked.into_iter().map(AskedMaster::answer));
     }
     Ok(answers)
 }
 
 /// Waits until one of those who were asked has something to say, for `within` at most.
-fn wait(asked: &[Asked<'_>], within: Duration) -> Result<()> {
+fn wait(asked: &[AskedMaster<'_>], within: Duration) -> Result<()> {
     let waiting = asked.iter().filter(|one| one.answer.is_none());
     let is_queued = waiting.clone().any(|one| one.stream.is_none());
     let within = if is_queued { within.min(PAUSE) } else { within };
@@ -102,7 +103,7 @@ fn wait(asked: &[Asked<'_>], within: Duration) -> Result<()> {
 }
 
 /// A master that is asked.
-struct Asked<'a> {
+struct AskedMaster<'a> {
     master: &'a LocalMaster,
     /// The connection, once it is made.
     stream: Option<UnixStream>,
@@ -110,9 +111,9 @@ struct Asked<'a> {
     answer: Option<LocalAnswer>,
 }
 
-impl Asked<'_> {
-    fn new(master: &LocalMaster) -> Asked<'_> {
-        Asked { master, stream: None, inbox: Vec::new(), answer: None }
+impl AskedMaster<'_> {
+    fn new(master: &LocalMaster) -> AskedMaster<'_> {
+        AskedMaster { master, stream: None, inbox: Vec::new(), answer: None }
     }
 
     fn go_on(&mut self, question: &[u8]) {

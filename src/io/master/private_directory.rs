@@ -26,7 +26,7 @@ const ENTRIES_MAX: usize = 4096;
 pub(super) struct PrivateDirectory(OwnedFd);
 
 /// A place where such a directory may be.
-struct Location {
+struct DirectoryLocation {
     parent: PathBuf,
     name: OsString,
     /// The parent has to be this user's alone.
@@ -107,7 +107,7 @@ impl PrivateDirectory {
     }
 }
 
-impl Location {
+impl DirectoryLocation {
     /// Opens the directory, and checks it.
     fn open(&self, makes: bool) -> Result<PrivateDirectory, String> {
         let path = self.parent.join(&self.name);
@@ -152,15 +152,15 @@ fn runtime_directory() -> Option<PathBuf> {
     given.is_absolute().then_some(given)
 }
 
-fn runtime_location(parent: PathBuf) -> Location {
-    Location {
+fn runtime_location(parent: PathBuf) -> DirectoryLocation {
+    DirectoryLocation {
         parent: fs::canonicalize(&parent).unwrap_or(parent),
         name: "cep-fast".into(),
         has_own_parent: true,
     }
 }
 
-fn temporary_location() -> Location {
+fn temporary_location() -> DirectoryLocation {
     let name = format!("cep-fast-{}", geteuid());
-    Location { parent: "/tmp".into(), name: name.into(), has_own_parent: false }
+    DirectoryLocation { parent: "/tmp".into(), name: name.into(), has_own_parent: false }
 }

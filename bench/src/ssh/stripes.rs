@@ -56,7 +56,10 @@ pub(super) fn run(bench: SshFixture<'_>, book: &mut BenchResults) -> Result<()> 
     for round in 1..=options.rounds {
         book.now(&format!("round {round}: iperf3"));
         sums.push(iperf::together(&cluster, IPERF_SECONDS)?.iter().sum());
-        for (at, (typed, name)) in ALL.into_iter().enumerate() {
+        // Whoever comes first finds memory that others have just left: they take turns.
+        for turn in 0..ALL.len() {
+            let at = (turn + round as usize) % ALL.len();
+            let (typed, name) = ALL[at];
             book.now(&format!("round {round}: {name}"));
             match bench.copy(typed, lab, round == 1) {
                 Ok((seconds, all)) => {

@@ -121,8 +121,8 @@ impl BenchResults {
             .any(|finding| finding.holds == Some(false))
     }
 
-    /// Prints the tables, and writes the results to the file if that is requested. Ends this process
-    /// with status 1 if thresholds are missed and that is requested.
+    /// Prints the tables, and writes the results to the file if that is requested. Ends this
+    /// process with status 1 if thresholds are missed and that is requested.
     #[allow(clippy::print_stdout, reason = "results go to standard output")]
     pub(crate) fn publish(&self, lab: WorkDir, common: &CommonOptions) -> Result<()> {
         println!("{}", self.table());

@@ -21,7 +21,8 @@ const RATES_MBIT: [u32; 4] = [1000; 4];
 /// Seconds of each iperf3.
 const IPERF_SECONDS: f64 = 5.0;
 
-/// Command of a contender. Each is typed in node 1, except for rcp, which reaches both nodes from node 0.
+/// Command of a contender. Each is typed in node 1, except for rcp, which reaches both nodes from
+/// node 0.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TypedCommand {
     Ours,

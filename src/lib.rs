@@ -55,6 +55,7 @@ pub use crate::core::{error, report, spec, units};
 
 pub use crate::app::transfer::{Settings, Transfer, TransferHandle};
 pub use crate::core::launch::method::{LaunchCommand, LaunchMethod};
+pub use crate::core::launch::port_range::PortRange;
 pub use crate::core::options::{
     CheckKind, Cipher, DataPath, Scheduler, TransferOptions, WireLevel,
 };

@@ -298,8 +298,12 @@ fn control_proto_has_every_field_with_its_tag() {
         .collect();
     let mut rust = BTreeSet::new();
     let mut tag = None;
-    let (_, source) =
-        texts("src", &["rs"]).find(|(path, _)| path.ends_with("wire/proto.rs")).unwrap();
+    let is_proto =
+        |path: &Path| path.ends_with("wire/proto.rs") || path.parent().unwrap().ends_with("proto");
+    let source: String = texts("src", &["rs"])
+        .filter(|(path, _)| is_proto(path))
+        .map(|(_, source)| source)
+        .collect();
     for line in source.lines().map(str::trim) {
         if let Some(attribute) = line.strip_prefix("#[prost(") {
             tag = attribute.split("tag = \"").nth(1).and_then(|rest| rest.split('"').next());

@@ -237,6 +237,11 @@ impl Transfer {
             let is_cancelled = || self.shared.was_cancelled.load(Ordering::Acquire);
             return ReachedNodes::launch(&nodes, &self.settings, &is_cancelled);
         }
+        if let Some(ports) = self.settings.ports {
+            let what = format!("--ports {ports} is for nodes that are started, and these run");
+            return Err(Error::new(Code::Usage, what)
+                .remedy("start the daemons with it, or add --launch ssh"));
+        }
         access.check_allow()?;
         let own = |host: &NodeAddress| {
             let own = self.own_nodes.iter().find(|(address, _)| address == host);

@@ -18,6 +18,7 @@ pub use super::values::{
 use super::values::{duration, expect, slots};
 use crate::app::cli::Operand;
 use crate::core::error::{Code, Error};
+use crate::core::launch::port_range::PortRange;
 use crate::core::options::{Scheduler, WireLevel};
 use crate::core::spec::NodeAddress;
 use crate::core::units::printable_lines;
@@ -255,6 +256,10 @@ pub struct NodeArgs {
     /// Control address; port 0 takes any free one; without a key it must be a loopback address
     #[arg(long, value_name = "ADDR:PORT", value_parser = expect::<NodeAddress>)]
     pub listen: NodeAddress,
+    /// Ports to listen at, for data and, with port 0, for control: LO-HI, or one port, which is
+    /// enough for a node [default: any free ones]
+    #[arg(long, value_name = "LO-HI", value_parser = expect::<PortRange>)]
+    pub ports: Option<PortRange>,
     /// Root directory for the files of the node; required for a daemon. With NAME it is where
     /// /NAME/... leads; can be repeated. :ro refuses writes there, :wo reads. A DIR that
     /// exists by the whole text is that directory; with NAME, write x:ro/ if its name ends so

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::values::expect;
 use crate::core::launch::method::LaunchMethod;
+use crate::core::launch::port_range::PortRange;
 
 const LAUNCH_HELP: &str = "\
 Start of the nodes: none dials daemons that run, local starts each host of the rows as a child \
@@ -28,6 +29,10 @@ pub struct LaunchArgs {
     /// Where a host has no cep-fast of this version, send one to ~/.cache/cep-fast there, or refuse
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = DeployMode::Auto)]
     pub deploy: DeployMode,
+    /// Ports at which launched nodes listen, for control and data: LO-HI, or one port, which is
+    /// enough for one node a host [default: the ports of rows, and any free ones]
+    #[arg(long, value_name = "LO-HI", value_parser = expect::<PortRange>)]
+    pub ports: Option<PortRange>,
     /// Root directory of launched nodes: their /x is DIR/x [default: /]
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,

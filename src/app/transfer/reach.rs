@@ -153,6 +153,7 @@ fn launched(
         root: &settings.root,
         secret: &key.to_hex(),
         slots: settings.options.slots,
+        ports: settings.ports,
     })?;
     let mut nodes = BTreeMap::new();
     for (name, addresses) in names.iter().zip(launched.addresses()) {

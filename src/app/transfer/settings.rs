@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::core::error::{Code, Error, Result};
 use crate::core::launch::method::LaunchMethod;
+use crate::core::launch::port_range::PortRange;
 use crate::core::options::{CheckKind, DataPath, TransferOptions, WireLevel};
 use crate::core::spec::NodeAddress;
 use crate::io::launch::{HostStarter, NodePlace};
@@ -20,6 +21,9 @@ pub struct Settings {
     pub deploy: bool,
     /// The `cep-fast` program of launched nodes on this machine.
     pub program: Option<PathBuf>,
+    /// Ports at which launched nodes listen, whatever the ports of their rows are; without them,
+    /// those of the rows for control, and any free ones for data.
+    pub ports: Option<PortRange>,
     /// Root directory of launched nodes; daemons have their own.
     pub root: PathBuf,
     /// The file with the site key that the daemons share, or with the private key of this master.
@@ -42,6 +46,7 @@ impl Default for Settings {
             ssh: "ssh".into(),
             deploy: true,
             program: None,
+            ports: None,
             root: "/".into(),
             key_file: None,
             allow_file: None,

@@ -4,6 +4,7 @@
 //! takes four messages a node: `Prepare` and `Start` to the node, `Prepared` and `Landed` from it.
 //! Their wire format is in `proto`; `convert` converts between the two and refuses invalid input.
 
+mod flow;
 mod landed;
 mod options;
 mod replicas;
@@ -17,12 +18,12 @@ use prost::Message as _;
 use zeroize::Zeroize;
 
 use super::limits::MESSAGE_BYTES_MAX;
-use super::terms::FlowTerms;
 use super::{WireError, scan};
 use crate::core::error::Error;
 use crate::core::spec::RowRole;
 use crate::core::units::{BitRate, Span};
 
+pub(crate) use flow::{FlowHello, FlowReply};
 pub(crate) use landed::{CheckValue, LandedSegment, SegmentChecks};
 pub(crate) use options::WireOptions;
 pub(crate) use replicas::ReplicaRange;
@@ -95,7 +96,7 @@ impl NodeAdvert {
 }
 
 /// One thread of a NIC, and the address at which it accepts data flows. Threads of one NIC differ
-/// only in the port.
+/// only in the port, or share it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct RailAdvert {
     /// The interface's name.
@@ -108,39 +109,6 @@ pub(crate) struct RailAdvert {
     pub(crate) mtu: Option<u32>,
     /// The NUMA node that the NIC is attached to.
     pub(crate) numa: Option<u32>,
-}
-
-/// First message on a data flow, sealed by the transfer's flow key.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct FlowHello {
-    /// The transfer that the flow is for.
-    pub(crate) transfer: [u8; 16],
-    /// The attempt at it.
-    pub(crate) attempt: [u8; 16],
-    /// Index of the dialing node.
-    pub(crate) from_node: u32,
-    /// Index of the node that it dials.
-    pub(crate) to_node: u32,
-    /// Rail of the dialing node.
-    pub(crate) rail: u32,
-    /// Bytes that the plan wants over this flow: its weight compared with other receivers' flows.
-    pub(crate) weight_bytes: u64,
-    /// Highest rate at which the sender may send on the flow; 0 for no limit.
-    pub(crate) pace_bytes_per_second: u64,
-    /// Number of earlier flows of this rail pair that completed the handshake and then delivered
-    /// nothing.
-    pub(crate) silent_flows: u32,
-    /// Place of the flow among those of its rail pair: 0 for its own flow, which always is there.
-    pub(crate) further: u32,
-    /// Demands of the dialing side on the flow's protection.
-    pub(crate) terms: FlowTerms,
-}
-
-/// Answer to a [`FlowHello`], in the second handshake message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct FlowReply {
-    /// Demands of the other side.
-    pub(crate) terms: FlowTerms,
 }
 
 /// Message from the master to a node.

@@ -3,8 +3,12 @@
 //! Tags are never reused. Lists of messages are at most one level below the top, so that `scan` can
 //! count them. Lists of spans are flat lists of numbers: start and length, start and length.
 
+mod flow;
+
 use prost::{Message, Oneof};
 use zeroize::Zeroize;
+
+pub(crate) use flow::{FlowHello, FlowReply};
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Advert {
@@ -32,44 +36,6 @@ pub(crate) struct Rail {
     pub(crate) mtu: Option<u32>,
     #[prost(uint32, optional, tag = "5")]
     pub(crate) numa: Option<u32>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct FlowHello {
-    #[prost(bytes = "vec", tag = "1")]
-    pub(crate) transfer: Vec<u8>,
-    #[prost(bytes = "vec", tag = "2")]
-    pub(crate) attempt: Vec<u8>,
-    #[prost(uint32, tag = "3")]
-    pub(crate) from_node: u32,
-    #[prost(uint32, tag = "4")]
-    pub(crate) to_node: u32,
-    #[prost(uint32, tag = "5")]
-    pub(crate) rail: u32,
-    #[prost(uint64, tag = "6")]
-    pub(crate) weight_bytes: u64,
-    /// 0 for none.
-    #[prost(uint64, tag = "7")]
-    pub(crate) pace_bytes_per_second: u64,
-    #[prost(uint32, tag = "8")]
-    pub(crate) silent_flows: u32,
-    /// 0 for the own flow of a rail pair.
-    #[prost(uint32, tag = "9")]
-    pub(crate) further: u32,
-    /// 1 clear, 2 signed, 3 sealed.
-    #[prost(uint32, tag = "10")]
-    pub(crate) wire: u32,
-    /// One bit for each cipher: bit 1 AES-256-GCM, bit 2 ChaCha20-Poly1305.
-    #[prost(uint32, tag = "11")]
-    pub(crate) ciphers: u32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct FlowReply {
-    #[prost(uint32, tag = "1")]
-    pub(crate) wire: u32,
-    #[prost(uint32, tag = "2")]
-    pub(crate) ciphers: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::core::error::{Code, Error, Result};
 use crate::core::launch::method::LaunchCommand;
+use crate::core::launch::port_range::PortRange;
 use crate::io::log;
 
 /// Mark of a process that was started as a node, and of its children. Such a process starts no
@@ -22,6 +23,8 @@ pub(crate) struct LaunchConfig<'a> {
     /// on the command line.
     pub(crate) secret: &'a str,
     pub(crate) slots: Option<u32>,
+    /// Ports at which they listen, instead of those of their rows.
+    pub(crate) ports: Option<PortRange>,
 }
 
 /// Parameters of the start of nodes on other hosts.
@@ -78,7 +81,15 @@ impl LaunchConfig<'_> {
         if let Some(slots) = self.slots {
             arguments.extend(["--slots".into(), slots.to_string().into()]);
         }
+        if let Some(ports) = self.ports {
+            arguments.extend(["--ports".into(), ports.to_string().into()]);
+        }
         arguments
+    }
+
+    /// Returns the port of a node whose row has `port`; 0 for any that it may have.
+    pub(super) fn port(&self, port: u16) -> u16 {
+        if self.ports.is_none_or(|ports| ports.contains(port)) { port } else { 0 }
     }
 }
 

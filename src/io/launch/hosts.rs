@@ -184,7 +184,8 @@ impl HostOpening<'_> {
                     .remedy("name another --root: this one cannot be told to other hosts")
             })
         });
-        Ok(NodeOrders { port: host.address.port, arguments: arguments.collect::<Result<_>>()? })
+        let port = self.config.port(host.address.port);
+        Ok(NodeOrders { port, arguments: arguments.collect::<Result<_>>()? })
     }
 
     fn take_in(&mut self, at: usize, event: HostEvent) -> Result<()> {

@@ -174,7 +174,7 @@ impl LaunchedNodes {
             };
             let is_alone = node.place == NodePlace::Here;
             let cpu = (!cpus.is_empty() && !is_alone).then(|| cpus[begun.len() % cpus.len()]);
-            let address = SocketAddr::new(ip, node.address.port);
+            let address = SocketAddr::new(ip, config.port(node.address.port));
             match local::start(&node.address, address, cpu, config) {
                 Ok(started) => begun.push((at, started)),
                 Err(error) => {

@@ -4,26 +4,19 @@
 use std::sync::Arc;
 
 use super::daemon::Node;
+use super::flow_desk::FlowDesk;
 use super::flow_opener::WantedFlow;
 use super::node_transfer::NodeTransfer;
 use super::port_set::RailJoin;
-use super::sessions::DialledFlow;
 use super::slots::rail_size;
-use super::transfer_flows::WayFailure;
 use super::{prepare, transfer_log};
 use crate::core::error::{Error, Result};
 use crate::core::node::machine::{
     JobAnswer, NodeAction, NodeEvent, NodeJob, OpenedFiles, SessionIx,
 };
-use crate::core::piece::{FlowCommand, TransferIx};
-use crate::core::rail::{FlowDirection, TransferCommand};
-use crate::core::receiver::rail_pairs::RailPair;
-use crate::core::receiver::scheduler::SchedulerEvent;
-use crate::core::wire::control;
-use crate::core::wire::control::{FlowHello, Prepare, Start, ToMaster};
-use crate::io::clock::awake;
+use crate::core::piece::TransferIx;
+use crate::core::wire::control::{Prepare, Start, ToMaster};
 use crate::io::rail::{RailCommand, RailHandle};
-use crate::io::session::Connection;
 
 impl Node {
     /// Hands an event to the machine, and carries out what it wants.
@@ -46,9 +39,11 @@ impl Node {
             NodeAction::OpenFlow { transfer, rail_pair, weight, pace_bytes_per_second } => {
                 let weight_bytes = weight;
                 let wanted = WantedFlow { rail_pair, weight_bytes, pace_bytes_per_second };
-                self.open_flow(transfer, &wanted);
+                self.for_flows(|desk| desk.open(transfer, &wanted));
             }
-            NodeAction::Flow { transfer, command } => self.tell_rail_of_flow(transfer, command),
+            NodeAction::Flow { transfer, command } => {
+                self.for_flows(|desk| desk.tell_rail(transfer, command));
+            }
             NodeAction::Rails { transfer, command } => {
                 let used = self.transfers[&transfer].flows.ports();
                 used.iter().for_each(|&port| self.ports.command(port, transfer, command.clone()));
@@ -190,88 +185,6 @@ impl Node {
         }
     }
 
-    /// Starts to open a flow on a rail pair.
-    fn open_flow(&mut self, transfer: TransferIx, wanted: &WantedFlow) {
-        let flows = &mut self.transfers.get_mut(&transfer).expect("it is wanted for it").flows;
-        match self.opener.open(&self.ports, flows, wanted) {
-            Ok(()) => self.try_next_way(transfer, wanted.rail_pair),
-            Err(error) => self.flow_failed(transfer, wanted.rail_pair, error),
-        }
-    }
-
-    /// Tries the next way to open a flow, beside those that are still waited for.
-    pub(super) fn try_next_way(&mut self, transfer: TransferIx, rail_pair: RailPair) {
-        let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
-        let dialled = self.opener.dial_next(&self.ports, &mut node_transfer.flows, rail_pair);
-        let Some((way, connection)) = dialled else { return };
-        let dialled = DialledFlow { transfer, rail_pair, way };
-        match self.intake.add_dialled(connection, dialled) {
-            Ok(token) => self.session_ready(token),
-            Err(error) => self.way_failed(dialled, error),
-        }
-    }
-
-    /// One way to open a flow failed; others may be left.
-    pub(super) fn way_failed(&mut self, dialled: DialledFlow, error: Error) {
-        let DialledFlow { transfer, rail_pair, way } = dialled;
-        let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
-        let nic_of = |port| self.ports.nic_of(port);
-        match node_transfer.flows.way_failed(rail_pair, way, error, nic_of) {
-            WayFailure::Waits => {}
-            WayFailure::GoesOn => self.try_next_way(transfer, rail_pair),
-            WayFailure::Ends(event) => self.handle(NodeEvent::Flow { transfer, event }),
-        }
-    }
-
-    /// No way is left to open a flow.
-    fn flow_failed(&mut self, transfer: TransferIx, rail_pair: RailPair, error: Error) {
-        let Some(flows) = self.flows_of(transfer) else { return };
-        let event = flows.failed(rail_pair, error);
-        self.handle(NodeEvent::Flow { transfer, event });
-    }
-
-    /// A flow that this node opened stands.
-    pub(super) fn flow_opened(&mut self, dialled: DialledFlow, connection: Connection) {
-        let DialledFlow { transfer, rail_pair, way } = dialled;
-        let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
-        let flows = &mut node_transfer.flows;
-        // One that comes up beside another that was faster is not needed.
-        let Some(opening) = flows.end_opening(rail_pair) else { return };
-        self.intake.close_dialled(transfer, Some(rail_pair));
-        let stream = self.intake.release_stream(connection);
-        let sealed = stream.and_then(|stream| flows.seal_opened(stream, way));
-        let (socket, seal) = match sealed {
-            Ok(sealed) => sealed,
-            Err(error) => return self.flow_failed(transfer, rail_pair, error),
-        };
-        self.opener.came_up(&self.ports, flows, rail_pair, &opening, way);
-        let flow = self.opener.next_flow();
-        let relays = flows.stands(flow, rail_pair, way.port);
-        let event = SchedulerEvent::FlowUp { flow, rail_pair };
-        self.handle(NodeEvent::Flow { transfer, event });
-        let direction = FlowDirection::Receive { relays };
-        let command = RailCommand::FlowUp { transfer, flow, socket, seal, direction };
-        self.ports.tell(way.port, transfer, command);
-    }
-
-    /// A receiver's flow stands. One that is for another node, for an attempt that is over, or over
-    /// a rail that the transfer does not use, is closed.
-    pub(super) fn flow_arrived(&mut self, port: usize, connection: Connection) {
-        let Ok(stream) = self.intake.release_stream(connection) else { return };
-        let Ok(hello) = control::decode::<FlowHello>(&stream.payload) else { return };
-        let meant = self.transfers.iter_mut().find(|(_, it)| it.flows.is_meant(&hello, port));
-        let Some((&transfer, node_transfer)) = meant else { return };
-        let flows = &mut node_transfer.flows;
-        let Ok((socket, seal)) = flows.seal_arrived(stream, &hello) else { return };
-        self.opener.take_in(&self.ports, flows, port, &hello, &socket);
-        let flow = self.opener.next_flow();
-        let in_clear = seal.is_clear();
-        let (weight, is_further) = (hello.weight_bytes, hello.further > 0);
-        let direction = FlowDirection::Send { weight, in_clear, is_further };
-        let command = RailCommand::FlowUp { transfer, flow, socket, seal, direction };
-        self.ports.tell(port, transfer, command);
-    }
-
     /// Has the rails take in the files of a transfer that its plan has made new.
     pub(super) fn reopen_files(&mut self, transfer: TransferIx) {
         let Some(node_transfer) = self.transfers.get(&transfer) else { return };
@@ -283,11 +196,16 @@ impl Node {
         }
     }
 
-    /// Tells the rail that a flow which this node opened goes over.
-    fn tell_rail_of_flow(&mut self, transfer: TransferIx, command: FlowCommand) {
-        let flows = &mut self.transfers.get_mut(&transfer).expect("it is carried out for it").flows;
-        if let Some(port) = flows.commanded(&command, awake()) {
-            self.ports.command(port, transfer, TransferCommand::Flow(command));
+    /// Has something done for flows, and hands what came of it to the machine.
+    pub(super) fn for_flows(&mut self, act: impl FnOnce(&mut FlowDesk<'_>) -> Option<NodeEvent>) {
+        let mut desk = FlowDesk {
+            intake: &mut self.intake,
+            ports: &self.ports,
+            opener: &mut self.opener,
+            transfers: &mut self.transfers,
+        };
+        if let Some(event) = act(&mut desk) {
+            self.handle(event);
         }
     }
 }

@@ -13,6 +13,7 @@ use super::file_workers::FileWorkers;
 use super::flow_opener::FlowOpener;
 use super::inbox::{EventSender, InboxEvent};
 use super::intake::{ConnectionIntake, EndedConnection, INBOX, SessionStep, session_ix};
+use super::listening::ListenAddresses;
 use super::node_stop::{NodeStop, NodeWishes};
 use super::node_transfer::NodeTransfer;
 use super::options::NodeOptions;
@@ -120,8 +121,9 @@ impl Node {
         // Each transfer opens them; that they are there is found out now.
         options.roots.check()?;
         let poll = Poll::new().map_err(no_event_queue)?;
-        let (control, control_address) = ports::listen(options.listen)?;
-        let (ports, listeners) = ports::open(&options, control_address.ip())?.into_iter().unzip();
+        let (mut listening, control) = ListenAddresses::at(options.listen, options.ports)?;
+        let (ports, data) = ports::open(&options, &mut listening)?;
+        let listeners = std::iter::once(control).chain(data).collect();
         let (notes, inbox) = crossbeam_channel::bounded(NOTES_MAX);
         let waker = Waker::new(poll.registry(), INBOX).map_err(no_event_queue)?;
         let post = EventSender::new(notes, waker);
@@ -131,13 +133,12 @@ impl Node {
         log::write_apart();
         on_start(stop)?;
         let clock = Clock::start();
-        let ports = PortSet::new(ports, clock, post.clone());
+        let ports = PortSet::new(ports, listening, clock, post.clone());
         let nics = ports.nics().into_iter().map(str::to_owned).collect();
         let advert = NodeOptions::advert(ports.adverts());
         let surveys = NodeSurveys::new(&options, &advert.boot_id);
         let intake = ConnectionIntake::new(
             poll.registry().try_clone().map_err(no_event_queue)?,
-            control,
             listeners,
             options.access.clone(),
             advert,
@@ -248,18 +249,18 @@ impl Node {
             if let Some(event) = slow {
                 self.handle(NodeEvent::Flow { transfer, event });
             }
-            self.try_next_way(transfer, rail_pair);
+            self.for_flows(|desk| desk.try_next_way(transfer, rail_pair));
         }
     }
 
     pub(super) fn session_ready(&mut self, token: Token) {
         match self.intake.advance(token) {
             None => {}
-            Some(SessionStep::FlowArrived { port, connection }) => {
-                self.flow_arrived(port, connection);
+            Some(SessionStep::FlowArrived { listener, connection }) => {
+                self.for_flows(|desk| desk.arrived(listener, connection));
             }
             Some(SessionStep::FlowOpened { dialled, connection }) => {
-                self.flow_opened(dialled, connection);
+                self.for_flows(|desk| desk.opened(dialled, connection));
             }
             Some(SessionStep::MasterUp { origin }) => {
                 self.handle(NodeEvent::SessionUp { session: session_ix(token), origin });
@@ -275,7 +276,9 @@ impl Node {
         let EndedConnection { token, role, error } = broken;
         match role {
             SessionRole::Visitor { .. } | SessionRole::Leaving => {}
-            SessionRole::Flow(dialled) => self.way_failed(dialled, error),
+            SessionRole::Flow(dialled) => {
+                self.for_flows(|desk| desk.way_failed(dialled, error));
+            }
             SessionRole::Master => {
                 self.handle(NodeEvent::SessionBroken { session: session_ix(token) });
             }

@@ -8,6 +8,7 @@ use mio::{Registry, Token};
 use zeroize::Zeroizing;
 
 use super::keyring::{Keyring, OpenTransfer};
+use super::listening::{CONTROL, ListenerIx};
 use super::port_set::PortSet;
 use super::sessions::{DialledFlow, HANDSHAKE_WITHIN, NodeSession, SessionRole, SessionTable};
 use super::transfer_log;
@@ -32,11 +33,9 @@ use crate::io::store::RootOptions;
 
 /// The token of the inbox.
 pub(super) const INBOX: Token = Token(1);
-/// The token of the listener at the control address.
-const CONTROL: Token = Token(0);
-/// That of the first port's.
-const FIRST_PORT: usize = 16;
-const FIRST_SESSION: usize = 128;
+/// The token of the listener at the control address; those of the others follow.
+const FIRST_LISTENER: usize = 16;
+const FIRST_SESSION: usize = 1024;
 
 /// Connections at once of those who have proved that they hold a key. Strangers have a share of
 /// their own beside it.
@@ -48,8 +47,7 @@ const READ_ADDRESSES_EVERY: Duration = Duration::from_millis(10);
 /// The intake of connections.
 pub(super) struct ConnectionIntake {
     registry: Registry,
-    control: Listener,
-    /// The listener of each port.
+    /// The listener at the control address, and those of the ports.
     listeners: Vec<Listener>,
     /// The listener that was served last, of those that have somebody waiting.
     next_listener: usize,
@@ -66,15 +64,15 @@ pub(super) struct ConnectionIntake {
 /// The connections that are taken in in one turn.
 pub(super) struct AcceptTurn {
     now: Instant,
-    /// Ports with somebody waiting; `None` is the control address.
-    due: Vec<Option<usize>>,
+    /// Listeners with somebody waiting.
+    due: Vec<ListenerIx>,
     left: usize,
 }
 
 /// A connection that has come a step further.
 pub(super) enum SessionStep {
-    /// A receiver's flow has come in at a port, and stands.
-    FlowArrived { port: usize, connection: Connection },
+    /// A receiver's flow has come in at a listener, and stands.
+    FlowArrived { listener: ListenerIx, connection: Connection },
     /// A flow that this node dialled stands.
     FlowOpened { dialled: DialledFlow, connection: Connection },
     /// A master's session stands.
@@ -93,25 +91,22 @@ pub(super) struct EndedConnection {
 }
 
 impl ConnectionIntake {
-    /// Listens at the control address and at the ports.
+    /// Listens at the control address, by the first of the listeners, and at the ports.
     ///
     /// # Errors
     /// Those of the system.
     pub(super) fn new(
         registry: Registry,
-        mut control: Listener,
         mut listeners: Vec<Listener>,
         access: SiteAccess,
         advert: NodeAdvert,
         strangers_max: usize,
     ) -> std::io::Result<ConnectionIntake> {
-        control.register(&registry, CONTROL)?;
         for (index, listener) in listeners.iter_mut().enumerate() {
-            listener.register(&registry, Token(FIRST_PORT + index))?;
+            listener.register(&registry, Token(FIRST_LISTENER + index))?;
         }
         Ok(ConnectionIntake {
             registry,
-            control,
             listeners,
             next_listener: 0,
             spare: SpareDescriptor::new(),
@@ -125,7 +120,7 @@ impl ConnectionIntake {
 
     /// The listener at the control address.
     pub(super) fn control(&self) -> &Listener {
-        &self.control
+        &self.listeners[CONTROL]
     }
 
     /// The keys that open this node.
@@ -133,24 +128,19 @@ impl ConnectionIntake {
         &mut self.keyring
     }
 
-    /// The listener of a port, or that at the control address.
-    fn listener(&mut self, port: Option<usize>) -> &mut Listener {
-        port.map_or(&mut self.control, |port| &mut self.listeners[port])
-    }
-
     /// Takes in an event of a listener. Returns false if it is one of a connection.
     pub(super) fn wake(&mut self, token: Token, now: Instant) -> bool {
-        match token {
-            CONTROL => self.control.wake(now),
-            Token(token) if token < FIRST_SESSION => self.listeners[token - FIRST_PORT].wake(now),
-            _ => return false,
+        let Token(token) = token;
+        if token >= FIRST_SESSION {
+            return false;
         }
+        self.listeners[token - FIRST_LISTENER].wake(now);
         true
     }
 
     /// The instant at which a connection is to be given up, or from which others may be taken in.
     pub(super) fn due(&self) -> Option<Instant> {
-        let arrival = self.listeners.iter().chain([&self.control]).filter_map(Listener::due).min();
+        let arrival = self.listeners.iter().filter_map(Listener::due).min();
         let full_until = self.sessions.full_until();
         let arrival = arrival.map(|due| full_until.map_or(due, |full| full.max(due)));
         arrival.into_iter().chain(self.sessions.due()).min()
@@ -159,9 +149,8 @@ impl ConnectionIntake {
     /// Begins to take in connections that wait, of all listeners in turn. Those beyond this turn's
     /// number wait for the next one.
     pub(super) fn begin_turn(&mut self, now: Instant) -> AcceptTurn {
-        let ports = (0..self.listeners.len()).map(Some);
-        let all: Vec<Option<usize>> = [None].into_iter().chain(ports).collect();
-        let due = all.into_iter().filter(|&port| is_due(self.listener(port), now)).collect();
+        let all = self.listeners.iter().enumerate();
+        let due = all.filter(|(_, it)| is_due(it, now)).map(|(listener, _)| listener).collect();
         AcceptTurn { now, due, left: self.sessions.burst_max(now) }
     }
 
@@ -173,10 +162,10 @@ impl ConnectionIntake {
     ) -> Option<Token> {
         while turn.left > 0 && !turn.due.is_empty() {
             self.next_listener = (self.next_listener + 1) % turn.due.len();
-            let port = turn.due[self.next_listener];
+            let listener = turn.due[self.next_listener];
             turn.left -= 1;
-            let accepted = self.accept_one(port, turn.now, ports);
-            if !is_due(self.listener(port), turn.now) {
+            let accepted = self.accept_one(listener, turn.now, ports);
+            if !is_due(&self.listeners[listener], turn.now) {
                 turn.due.swap_remove(self.next_listener);
             }
             if accepted.is_some() {
@@ -188,11 +177,11 @@ impl ConnectionIntake {
 
     fn accept_one(
         &mut self,
-        port: Option<usize>,
+        listener: ListenerIx,
         now: Instant,
         ports: &mut PortSet,
     ) -> Option<Token> {
-        match self.listener(port).accept(now) {
+        match self.listeners[listener].accept(now) {
             Ok((_, from)) if self.sessions.member_count() >= CONNECTIONS_MAX => {
                 log::refused(
                     "connections",
@@ -206,7 +195,7 @@ impl ConnectionIntake {
                 // One that is broken already is forgotten.
                 let mut connection = Connection::accept(stream, now + HANDSHAKE_WITHIN).ok()?;
                 connection.register(&self.registry, token).ok()?;
-                let role = SessionRole::Visitor { port, from: from.ip() };
+                let role = SessionRole::Visitor { listener, from: from.ip() };
                 let origin = Some(strangers::origin(from.ip()));
                 let session = NodeSession { connection, role, origin };
                 self.sessions.admit(token, session, from.ip(), now);
@@ -219,8 +208,7 @@ impl ConnectionIntake {
                     None,
                     &"no file descriptor is left: raise the limit of open files",
                 );
-                let ConnectionIntake { control, listeners, spare, .. } = self;
-                port.map_or(control, |port| &mut listeners[port]).shed(now, spare);
+                self.listeners[listener].shed(now, &mut self.spare);
             }
             Err(NotAccepted::Gone | NotAccepted::Nobody) => {}
         }
@@ -233,12 +221,17 @@ impl ConnectionIntake {
             return;
         }
         self.addresses_read = now;
-        let changed = ports.follow(&self.registry, FIRST_PORT);
-        if changed.is_empty() {
+        let (has_changed, new) = ports.follow();
+        if !has_changed {
             return;
         }
-        for (port, listener) in changed {
-            self.listeners[port] = listener;
+        for (index, mut listener) in new {
+            // One without events takes in nobody, as if it could not be listened on.
+            let _ = listener.register(&self.registry, Token(FIRST_LISTENER + index));
+            match self.listeners.get_mut(index) {
+                Some(gone) => *gone = listener,
+                None => self.listeners.push(listener),
+            }
         }
         self.advert.rails = ports.adverts();
         self.keyring.tell(&self.advert);
@@ -282,20 +275,15 @@ impl ConnectionIntake {
         }
         let kind = session.connection.hello().map(|hello| hello.kind);
         match (session.role, kind) {
-            (SessionRole::Visitor { port: Some(port), .. }, Some(ConnectionKind::Data)) => {
+            (SessionRole::Visitor { listener, .. }, Some(ConnectionKind::Data)) => {
                 let connection = self.sessions.remove(token)?.connection;
-                Some(SessionStep::FlowArrived { port, connection })
+                Some(SessionStep::FlowArrived { listener, connection })
             }
             (SessionRole::Flow(dialled), _) => {
                 let connection = self.sessions.remove(token)?.connection;
                 Some(SessionStep::FlowOpened { dialled, connection })
             }
-            // Flows belong to the NICs' own ports. A master may come over any of them: its first
-            // way may be gone.
-            (SessionRole::Visitor { port: None, .. }, Some(ConnectionKind::Data)) => {
-                self.sessions.remove(token);
-                None
-            }
+            // A master may come over any of the listeners: its first way may be gone.
             (SessionRole::Visitor { .. }, _)
                 if self.sessions.masters_of_one(token) >= share_of_one(CONNECTIONS_MAX) =>
             {

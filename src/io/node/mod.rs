@@ -11,8 +11,10 @@
 //! - `control`: what the machine wants done, as calls
 //! - `intake`: connections, until they are up; `sessions`: the table of them; `keyring`: who may
 //!   connect, with which key
+//! - `flow_desk`: flows between sockets and rails
 //! - `flow_opener`: flows that are dialled; `routes`: the ways of each; `openings`: the ways that
 //!   one flow has tried; `devices`: which NIC it is bound to; `stuck`: data that does not arrive
+//! - `listening`: where it listens
 //! - `port_set`: all ports; `ports`: the NICs and where they listen; `port_rails`: the rails of
 //!   each; `threads`: how many of them each NIC gets; `slots`: how large they are
 //! - `file_workers`: work on files; `workers`: threads for what may block; `file_budget`:
@@ -48,12 +50,14 @@ mod daemon;
 mod devices;
 mod file_budget;
 mod file_workers;
+mod flow_desk;
 mod flow_opener;
 mod histories;
 mod inbox;
 mod intake;
 pub(crate) mod keeping;
 mod keyring;
+mod listening;
 mod node_stop;
 mod node_transfer;
 mod openings;

@@ -146,8 +146,9 @@ impl FlowOpening {
     }
 }
 
-const DATA_PORTS: &str = "let TCP connections to the data ports of that node through: free ports \
-                          of its kernel, in net.ipv4.ip_local_port_range there";
+const DATA_PORTS: &str = "let TCP connections to the data ports of that node through: those of \
+                          --ports there, else free ports of its kernel, in \
+                          net.ipv4.ip_local_port_range";
 
 /// The outcome of a flow that came up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -166,6 +167,7 @@ mod tests {
         let way = |address: [u8; 4], port: u16, is_bound| FlowRoute {
             port: 1,
             address: (address, port).into(),
+            rail: 0,
             is_bound,
         };
         let usual = [10, 0, 1, 1];

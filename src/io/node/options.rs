@@ -9,6 +9,7 @@ use affinity::PinningPolicy;
 use super::ciphers;
 use super::threads::ThreadCount;
 use crate::core::error::{Code, Error, Result};
+use crate::core::launch::port_range::PortRange;
 use crate::core::node::machine::NodeMachine;
 #[cfg(test)]
 use crate::core::node::machine::limits::TRANSFERS_DEFAULT;
@@ -31,6 +32,8 @@ const KEY_REMEDY: &str =
 #[derive(Clone, Debug)]
 pub(crate) struct NodeOptions {
     pub(crate) listen: SocketAddr,
+    /// Ports that it may listen at; without them, any free ones.
+    pub(crate) ports: Option<PortRange>,
     /// Directories to serve and to write below, with the rights there.
     pub(crate) roots: RootOptions,
     /// Whether the kernel keeps the node from all that it does not need.
@@ -139,6 +142,7 @@ impl NodeOptions {
     pub(super) fn for_tests() -> NodeOptions {
         NodeOptions {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            ports: None,
             roots: RootOptions {
                 declared: vec![DeclaredRoot {
                     place: RootPlace::whole(Path::new("/")),

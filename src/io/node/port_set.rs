@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::{Registry, Token};
-
 use super::inbox::{EventSender, RailPost};
+use super::listening::{ListenAddresses, ListenerIx};
 use super::port_rails::RailSerial;
 use super::ports::RailPort;
 use crate::core::error::Result;
@@ -23,6 +22,8 @@ pub(super) struct PortSet {
     clock: Clock,
     /// The inbox that rails report to.
     post: EventSender,
+    /// Where they listen.
+    listening: ListenAddresses,
 }
 
 /// A transfer that comes to its rails.
@@ -36,8 +37,13 @@ pub(super) struct RailJoin<'a> {
 }
 
 impl PortSet {
-    pub(super) fn new(ports: Vec<RailPort>, clock: Clock, post: EventSender) -> PortSet {
-        PortSet { ports, clock, post }
+    pub(super) fn new(
+        ports: Vec<RailPort>,
+        listening: ListenAddresses,
+        clock: Clock,
+        post: EventSender,
+    ) -> PortSet {
+        PortSet { ports, clock, post, listening }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -67,20 +73,37 @@ impl PortSet {
         self.ports.iter().all(|port| port.own().ip.is_loopback())
     }
 
-    /// Has each port follow its NIC to the address that this has now. Gives the new listeners of
-    /// those that had to; `first` is the token of the first port's.
-    pub(super) fn follow(&mut self, registry: &Registry, first: usize) -> Vec<(usize, Listener)> {
+    /// Returns the port of a connection that has come in at a listener and names the `rail` that it
+    /// is for, of those that a transfer uses. One that names another listener's rail is for the
+    /// first one of its own.
+    pub(super) fn arrived_at(
+        &self,
+        listener: ListenerIx,
+        used: &[usize],
+        rail: u32,
+    ) -> Option<usize> {
+        let is_at = |port: &&usize| self.ports[**port].listener() == listener;
+        let meant = used.get(rail as usize).filter(is_at);
+        meant.or_else(|| used.iter().find(is_at)).copied()
+    }
+
+    /// Has each port follow its NIC to the address that this has now. Returns true if some had to,
+    /// and new listeners.
+    pub(super) fn follow(&mut self) -> (bool, Vec<(ListenerIx, Listener)>) {
         if self.are_inside() {
-            return Vec::new();
+            return (false, Vec::new());
         }
         let addresses = affinity::addresses().unwrap_or_default();
-        let follow = |(at, port): (usize, &mut RailPort)| {
+        let (mut has_changed, mut listeners) = (false, Vec::new());
+        for port in &mut self.ports {
+            let before = port.address();
             // One that cannot be listened on is left as it is: its peers say that it does not
             // answer.
-            let listener = port.follow(&addresses, registry, Token(first + at)).ok().flatten();
-            listener.map(|listener| (at, listener))
-        };
-        self.ports.iter_mut().enumerate().filter_map(follow).collect()
+            let new = port.follow(&addresses, &mut self.listening).ok().flatten();
+            listeners.extend(new.map(|listener| (port.listener(), listener)));
+            has_changed |= port.address() != before;
+        }
+        (has_changed, listeners)
     }
 
     /// Hands the files of a transfer to its rails, which are started where there are none.

@@ -2,11 +2,11 @@
 //! rails behind it.
 
 use std::cmp::Reverse;
-use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr};
 
 use affinity::{FreeCores, NicAddress, NicInfo, NicRequest, PinningPolicy, SysfsTree};
-use mio::{Registry, Token};
 
+use super::listening::{CONTROL, ListenAddresses, ListenerIx};
 use super::options::NodeOptions;
 use super::port_rails::PortRails;
 use super::threads::{NicLine, threads};
@@ -26,6 +26,7 @@ const PORTS_MAX: usize = 16;
 /// One thread of a NIC: the address that it listens at for data flows, and its rails.
 pub(super) struct RailPort {
     address: SocketAddr,
+    listener: ListenerIx,
     nic: String,
     own: NicAddress,
     line: Option<BitRate>,
@@ -46,6 +47,11 @@ impl RailPort {
         self.own
     }
 
+    /// The listener of its connections.
+    pub(super) fn listener(&self) -> ListenerIx {
+        self.listener
+    }
+
     /// The address that it listens at.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
@@ -56,12 +62,17 @@ impl RailPort {
     }
 }
 
-/// Opens a port for each thread of every NIC that the options choose, with its listener.
+/// Opens a port for each thread of every NIC that the options choose. Gives the listeners, too,
+/// which follow that of the control address.
 ///
 /// # Errors
 /// `Code::Usage` where a chosen NIC is not there or has no address, a chosen CPU is not ours, or
 /// the threads are too many, `Code::Unreachable` where it cannot be listened on.
-pub(super) fn open(options: &NodeOptions, control: IpAddr) -> Result<Vec<(RailPort, Listener)>> {
+pub(super) fn open(
+    options: &NodeOptions,
+    listening: &mut ListenAddresses,
+) -> Result<(Vec<RailPort>, Vec<Listener>)> {
+    let control = listening.control().ip();
     let sysfs = SysfsTree::at("/sys");
     let listed = if options.nics.is_empty() && control.is_loopback() {
         // The others are not chosen, and to read them all takes longer than to listen.
@@ -97,12 +108,14 @@ pub(super) fn open(options: &NodeOptions, control: IpAddr) -> Result<Vec<(RailPo
         near.into_iter().zip(threads).map(|(near, threads)| NicRequest { near, threads }).collect();
     let cpus =
         affinity::place(&transfer_options, &FreeCores::of(&sysfs, &allowed), &options.pinning);
-    let mut ports = Vec::with_capacity(chosen.len());
+    let (mut ports, mut listeners) = (Vec::with_capacity(chosen.len()), Vec::new());
     for ((nic, own), cpus) in chosen.into_iter().zip(cpus) {
         for cpus in cpus {
-            let (listener, address) = listen(SocketAddr::new(own.ip, 0))?;
-            let port = RailPort {
+            let (listener, address, new) = listening.open(own.ip)?;
+            listeners.extend(new);
+            ports.push(RailPort {
                 address,
+                listener,
                 own,
                 nic: nic.map_or_else(|| "unknown".into(), |nic| nic.name.clone()),
                 line: nic
@@ -110,24 +123,22 @@ pub(super) fn open(options: &NodeOptions, control: IpAddr) -> Result<Vec<(RailPo
                     .map(|mbit| BitRate(u64::from(mbit) * 1_000_000)),
                 mtu: nic.map(|nic| nic.mtu),
                 rails: PortRails::new(cpus, nic.and_then(|nic| nic.numa_node)),
-            };
-            ports.push((port, listener));
+            });
         }
     }
-    Ok(ports)
+    Ok((ports, listeners))
 }
 
 impl RailPort {
     /// Listens anew where the NIC no longer has the port's address, but another one of its family.
-    /// Gives the new listener.
+    /// Gives the new listener, unless it is shared.
     ///
     /// # Errors
     /// `Code::Unreachable` where the new address cannot be listened on. The port is what it was.
     pub(super) fn follow(
         &mut self,
         addresses: &[(String, NicAddress)],
-        registry: &Registry,
-        token: Token,
+        listening: &mut ListenAddresses,
     ) -> Result<Option<Listener>> {
         let of_nic =
             || addresses.iter().filter(|(nic, _)| *nic == self.nic).map(|(_, address)| *address);
@@ -139,33 +150,14 @@ impl RailPort {
             address.ip.is_ipv4() == self.own.ip.is_ipv4() && !is_local
         };
         let Some(own) = of_nic().find(is_like) else { return Ok(None) };
-        let (mut listener, address) = listen(SocketAddr::new(own.ip, 0))?;
-        let failed =
-            |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
-        listener.register(registry, token).map_err(failed)?;
-        // The old listener goes with the old address.
-        (self.address, self.own) = (address, own);
-        Ok(Some(listener))
+        let (listener, address, new) = listening.open(own.ip)?;
+        if self.listener != CONTROL {
+            // It goes with the old address.
+            listening.forget(self.listener);
+        }
+        (self.address, self.own, self.listener) = (address, own, listener);
+        Ok(new)
     }
-}
-
-/// Listens at an address. Gives the one that the system chose.
-///
-/// # Errors
-/// `Code::Unreachable` where it cannot be listened on.
-pub(super) fn listen(address: SocketAddr) -> Result<(Listener, SocketAddr)> {
-    let failed = |error: std::io::Error| {
-        let what = Error::new(Code::Unreachable, format!("cannot listen on {address}: {error}"));
-        let what = what.remedy("choose another address or port, or end what uses it");
-        crate::io::system_calls::perhaps_filtered(
-            what,
-            &error,
-            "socket, setsockopt, bind or listen",
-        )
-    };
-    let listener = StdListener::bind(address).and_then(Listener::new).map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    Ok((listener, address))
 }
 
 /// A CPU that is asked for by name is never ignored: each one of a list must be one that we may

@@ -15,8 +15,9 @@ const DETOURS_MAX: usize = 4096;
 pub(super) struct FlowRoute {
     /// The port here that the flow leaves from.
     pub(super) port: usize,
-    /// The data address there.
+    /// The data address there, and the rail behind it: the place among those that the plan tells.
     pub(super) address: SocketAddr,
+    pub(super) rail: usize,
     /// The socket is bound to the port's NIC.
     pub(super) is_bound: bool,
 }
@@ -87,25 +88,23 @@ pub(super) fn ways(
     index: usize,
     binds: impl Fn(usize, IpAddr) -> bool,
 ) -> Vec<FlowRoute> {
-    let Some((port, address)) = pair(ports, rails, index) else { return Vec::new() };
-    let way = |port: usize, address: SocketAddr| FlowRoute {
-        port,
-        address,
-        is_bound: binds(port, address.ip()),
+    let Some((port, rail)) = pair(ports, rails, index) else { return Vec::new() };
+    let way = |port: usize, rail: usize| {
+        let address = rails[rail];
+        FlowRoute { port, address, rail, is_bound: binds(port, address.ip()) }
     };
-    let usual = way(port, address);
+    let usual = way(port, rail);
     let mut ways = vec![usual];
     if usual.is_bound {
         ways.push(FlowRoute { is_bound: false, ..usual });
     }
     let mut others: Vec<FlowRoute> = Vec::new();
     if ports.len() >= rails.len() {
-        let at = rails.iter().position(|rail| *rail == address).unwrap_or(0);
-        let round = (1..rails.len()).map(|step| rails[(at + step) % rails.len()]);
+        let round = (1..rails.len()).map(|step| (rail + step) % rails.len());
         others.extend(round.map(|rail| way(port, rail)));
     } else {
         let round = (1..ports.len()).map(|step| (port + step) % ports.len());
-        others.extend(round.map(|other| way(other, address)));
+        others.extend(round.map(|other| way(other, rail)));
     }
     for other in others {
         // Threads of one NIC are no other way.
@@ -124,11 +123,8 @@ pub(super) fn ways(
 ///
 /// The threads of a NIC are rails of one subnet, so that they spread over the threads of the NIC at
 /// the other end.
-fn pair(ports: &[NicAddress], rails: &[SocketAddr], index: usize) -> Option<(usize, SocketAddr)> {
-    let (port, rail) = pair_by(ports.len(), rails.len(), index, |port, rail| {
-        ports[port].reaches(rails[rail].ip())
-    })?;
-    Some((port, rails[rail]))
+fn pair(ports: &[NicAddress], rails: &[SocketAddr], index: usize) -> Option<(usize, usize)> {
+    pair_by(ports.len(), rails.len(), index, |port, rail| ports[port].reaches(rails[rail].ip()))
 }
 
 #[cfg(test)]
@@ -233,10 +229,7 @@ mod tests {
     /// The pairs that the rail pairs of `here` and `there` make up: rails by index.
     fn pairs(here: &[(u8, u8, usize)], there: &[(u8, u8, usize)]) -> Vec<(usize, usize)> {
         let (own, rails) = (threads_of(here), rails_of(there));
-        let rail_pair = |index| {
-            let (port, rail) = pair(&own, &rails, index).expect("there are rails");
-            (port, rails.iter().position(|known| *known == rail).expect("one of them"))
-        };
+        let rail_pair = |index| pair(&own, &rails, index).expect("there are rails");
         (0..own.len().max(rails.len())).map(rail_pair).collect()
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use mio::Token;
 
+use super::listening::ListenerIx;
 use super::routes::FlowRoute;
 use crate::core::piece::TransferIx;
 use crate::core::receiver::rail_pairs::RailPair;
@@ -38,9 +39,8 @@ impl NodeSession {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum SessionRole {
-    /// Accepted, on a port or (`None`) at the control address; what it is for is known when it is
-    /// up.
-    Visitor { port: Option<usize>, from: IpAddr },
+    /// Accepted, by a listener; what it is for is known when it is up.
+    Visitor { listener: ListenerIx, from: IpAddr },
     /// A master.
     Master,
     /// A master that has closed its session, or said good-bye: it waits until its files are

@@ -87,10 +87,9 @@ impl TransferFlows {
         self.peers.get(&node).map_or_else(|| format!("node {}", node.0), |peer| peer.name.clone())
     }
 
-    /// Returns true if a receiver that says this, at `port`, is one of this transfer's.
-    pub(super) fn is_meant(&self, hello: &FlowHello, port: usize) -> bool {
-        self.ports.contains(&port)
-            && self.transfer == hello.transfer
+    /// Returns true if a receiver that says this is one of this transfer's.
+    pub(super) fn is_meant(&self, hello: &FlowHello) -> bool {
+        self.transfer == hello.transfer
             && self.attempt == hello.attempt
             && self.node_index == hello.to_node
     }
@@ -124,6 +123,7 @@ impl TransferFlows {
             from_node: self.node_index,
             to_node: rail_pair.sender.0,
             rail: u32::try_from(way.port).expect("ports are few"),
+            to_rail: u32::try_from(way.rail).expect("rails are few"),
             weight_bytes: opening.weight_bytes,
             pace_bytes_per_second: opening.pace_bytes_per_second,
             silent_flows: history.map_or(0, RailPairHistory::silent_flows),

@@ -37,6 +37,7 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
     let access = access(args)?;
     let options = NodeOptions {
         listen,
+        ports: args.ports,
         roots,
         confine: match args.confine {
             ConfineArg::Auto => ConfineMode::Auto,

@@ -151,6 +151,7 @@ impl TryOut<'_> {
             root: Path::new(ROOT),
             secret: &key.to_hex(),
             slots: None,
+            ports: None,
         };
         let launched = launch::start_at(self.own, &launch_config)?;
         let node = launched.addresses().flatten().next().expect("one was started");

@@ -148,6 +148,7 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
         ssh: args.launch.ssh.clone(),
         deploy: args.launch.deploy == DeployMode::Auto,
         program: own_program(),
+        ports: args.launch.ports,
         root: args.launch.root.clone().unwrap_or_else(|| "/".into()),
         key_file: args.keys.key_file.clone(),
         allow_file: args.keys.allow_file.clone(),

@@ -441,6 +441,7 @@ fn small_messages_survive() {
         from_node: 3,
         to_node: 4,
         rail: 5,
+        to_rail: 7,
         weight_bytes: 1 << 40,
         pace_bytes_per_second: 125_000_000,
         silent_flows: 2,

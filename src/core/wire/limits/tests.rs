@@ -182,6 +182,7 @@ fn the_largest_advert_fits_a_handshake() {
         from_node: NODES_MAX as u32 - 1,
         to_node: NODES_MAX as u32 - 1,
         rail: RAILS_MAX as u32 - 1,
+        to_rail: RAILS_MAX as u32 - 1,
         weight_bytes: u64::MAX,
         pace_bytes_per_second: u64::MAX,
         silent_flows: u32::MAX,

@@ -60,7 +60,6 @@ pub use files::{CachedPages, FileId, TcpPath};
 pub use op::{Completion, CompletionStage, RefusedOp, RingOp};
 pub use plain::PlainRing;
 pub use probe::{ProbeCause, ProbeError, RingProbe, probe};
-pub use setup::CompletionMode;
 pub use slots::{PAGE_BYTES, POOL_BYTES_MAX, Slot, SlotPool};
 pub use uring::{RingConfig, Uring};
 pub use waker::Waker;

@@ -1,37 +1,25 @@
 //! Abilities of this kernel, and remedies for missing ones.
 //!
-//! `io_uring` is missing for three different reasons that look alike: an old kernel, a ban, and too
-//! little locked memory. Each has its own remedy, so each has its own cause here.
+//! `io_uring` is missing for different reasons that look alike: an old kernel, a ban, too little
+//! locked memory. Each has its own remedy, so each has its own cause here.
 
 use std::fs;
 use std::io;
 
-use io_uring::{IoUring, opcode};
+use io_uring::IoUring;
 use nix::errno::Errno;
 
-use crate::setup::{self, CompletionMode};
+use crate::setup;
 use crate::slots::SlotPool;
 
-/// Abilities of a ring in this process.
+/// Abilities of a ring in this process. All operations of [`crate::RingOp`] are among them.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RingProbe {
-    /// Release of the kernel, as in `uname -r`.
-    pub release: String,
-    /// Best mode of a ring.
-    pub mode: CompletionMode,
-    /// Kernel name of each operation of [`crate::RingOp`], and true if the kernel supports it.
-    pub operations: Vec<(&'static str, bool)>,
+    /// True if the ring itself sets low-water marks of sockets (Linux 6.7), without a system call.
+    pub sets_options: bool,
     /// Result of registering the requested number of bytes as buffers.
     pub locked_memory: Result<(), ProbeError>,
-}
-
-impl RingProbe {
-    /// Returns true if the kernel supports an operation, by its name: `"SEND_ZC"`.
-    #[must_use]
-    pub fn supports(&self, operation: &str) -> bool {
-        self.operations.iter().any(|(name, supported)| *name == operation && *supported)
-    }
 }
 
 /// Reason why a ring, or its buffers, cannot be created.
@@ -50,6 +38,9 @@ pub enum ProbeCause {
     /// `ENOSYS`.
     #[error("this kernel has no io_uring, or a filter of system calls hides it")]
     Missing,
+    /// `EOPNOTSUPP` of [`crate::Uring::new`].
+    #[error("the io_uring of this kernel is older than that of Linux 6.1")]
+    Old,
     /// `EPERM` with `kernel.io_uring_disabled` at 2.
     #[error("io_uring is disabled on this machine (kernel.io_uring_disabled = 2)")]
     Disabled,
@@ -88,12 +79,9 @@ impl ProbeError {
 /// # Errors
 /// If no ring can be created at all.
 pub fn probe(locked_bytes: usize) -> Result<RingProbe, ProbeError> {
-    let (ring, mode) = setup::build(4, 8).map_err(|error| explain(&error))?;
-    let mut answers = io_uring::Probe::new();
-    ring.submitter().register_probe(&mut answers).map_err(|error| explain(&error))?;
-    let operations =
-        OPERATIONS.iter().map(|(name, code)| (*name, answers.is_supported(*code))).collect();
-    Ok(RingProbe { release: release(), mode, operations, locked_memory: lock(&ring, locked_bytes) })
+    let mut ring = setup::build(4, 8).map_err(|error| explain(&error))?;
+    let sets_options = setup::sets_options(&mut ring, 0);
+    Ok(RingProbe { sets_options, locked_memory: lock(&ring, locked_bytes) })
 }
 
 /// Registers a pool of `bytes` bytes: the limit depends on the user's other processes, too, so only
@@ -108,11 +96,6 @@ fn lock(ring: &IoUring, bytes: usize) -> Result<(), ProbeError> {
     registered.and_then(|()| ring.submitter().unregister_buffers()).map_err(|error| explain(&error))
 }
 
-fn release() -> String {
-    nix::sys::utsname::uname()
-        .map_or_else(|_| "unknown".into(), |name| name.release().to_string_lossy().into_owned())
-}
-
 fn explain(error: &io::Error) -> ProbeError {
     ProbeError::explain(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
 }
@@ -120,6 +103,7 @@ fn explain(error: &io::Error) -> ProbeError {
 fn cause(error: Errno, setting: &str) -> ProbeCause {
     match (error, setting) {
         (Errno::ENOSYS, _) => ProbeCause::Missing,
+        (Errno::EOPNOTSUPP, _) => ProbeCause::Old,
         (Errno::EPERM, "2") => ProbeCause::Disabled,
         (Errno::EPERM, "1") => ProbeCause::Privileged,
         (Errno::EPERM | Errno::EACCES, _) => ProbeCause::Filtered,
@@ -134,6 +118,7 @@ fn remedy(cause: ProbeCause) -> &'static str {
         ProbeCause::Missing => {
             "run Linux 6.1 or later, and allow io_uring in the container's seccomp profile"
         }
+        ProbeCause::Old => "run Linux 6.1 or later",
         ProbeCause::Disabled => "ask the administrator for `sysctl kernel.io_uring_disabled=0`",
         ProbeCause::Privileged => {
             "join the group of `sysctl kernel.io_uring_group`, or ask for \
@@ -150,20 +135,6 @@ fn remedy(cause: ProbeCause) -> &'static str {
     }
 }
 
-const OPERATIONS: [(&str, u8); 11] = [
-    ("RECV", opcode::Recv::CODE),
-    ("SEND", opcode::Send::CODE),
-    ("SEND_ZC", opcode::SendZc::CODE),
-    ("READ", opcode::Read::CODE),
-    ("WRITE", opcode::Write::CODE),
-    ("READ_FIXED", opcode::ReadFixed::CODE),
-    ("WRITE_FIXED", opcode::WriteFixed::CODE),
-    ("FSYNC", opcode::Fsync::CODE),
-    ("POLL_ADD", opcode::PollAdd::CODE),
-    ("ASYNC_CANCEL", opcode::AsyncCancel::CODE),
-    ("NOP", opcode::Nop::CODE),
-];
-
 #[cfg(test)]
 mod tests {
     use super::{Errno, ProbeCause, cause, remedy};
@@ -172,6 +143,7 @@ mod tests {
     fn each_error_has_its_cause() {
         let table = [
             (Errno::ENOSYS, "", ProbeCause::Missing),
+            (Errno::EOPNOTSUPP, "", ProbeCause::Old),
             (Errno::EPERM, "2", ProbeCause::Disabled),
             (Errno::EPERM, "1", ProbeCause::Privileged),
             (Errno::EPERM, "0", ProbeCause::Filtered),

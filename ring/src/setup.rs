@@ -1,63 +1,44 @@
-//! Creation of a ring with the best flags that the kernel supports, and what is registered once.
+//! Creation of a ring, where the kernel has all that one needs, and what is registered once.
 
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use io_uring::{IoUring, squeue};
+use io_uring::{IoUring, Probe, opcode, squeue};
 use nix::errno::Errno;
 
 use crate::entry;
 use crate::slots::{SlotMapping, SlotPool};
 
-/// Delivery of completions by the kernel, best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CompletionMode {
-    /// `SINGLE_ISSUER` and `DEFER_TASKRUN` (Linux 6.1): completions are processed together, where
-    /// the thread waits.
-    Deferred,
-    /// `COOP_TASKRUN` (Linux 5.19): at the next system call, without interrupting the thread.
-    Cooperative,
-    /// No flags: at any time.
-    Plain,
-}
-
-impl CompletionMode {
-    /// Every mode, best first.
-    pub(crate) const LADDER: [Self; 3] = [Self::Deferred, Self::Cooperative, Self::Plain];
-
-    /// Creates a ring in exactly this mode. With `TASKRUN_FLAG`, a turn that need not wait skips
-    /// its system call.
-    pub(crate) fn build(self, entries: u32, completions: u32) -> io::Result<IoUring> {
-        let mut builder = IoUring::<squeue::Entry>::builder();
-        builder.setup_clamp().setup_cqsize(completions);
-        match self {
-            Self::Deferred => {
-                builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag()
-            }
-            Self::Cooperative => builder.setup_coop_taskrun().setup_taskrun_flag(),
-            Self::Plain => &mut builder,
-        };
-        builder.build(entries)
-    }
-}
-
-/// Creates a ring in the best mode that works. Only `EINVAL`, which means an unknown flag, leads to
-/// the next mode: any other error would repeat.
-pub(crate) fn build(entries: u32, completions: u32) -> io::Result<(IoUring, CompletionMode)> {
-    for mode in CompletionMode::LADDER {
-        match mode.build(entries, completions) {
-            Ok(ring) => {
-                // A filter may allow creating rings but not entering them: this detects it at once.
-                ring.submitter().submit_and_wait(0)?;
-                return Ok((ring, mode));
-            }
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(io::Error::from_raw_os_error(libc::EINVAL))
+/// Creates a ring whose completions are processed together, where the thread waits (`SINGLE_ISSUER`
+/// and `DEFER_TASKRUN`, Linux 6.1). With `TASKRUN_FLAG`, a turn that need not wait skips its system
+/// call.
+///
+/// There is no ring for older kernels. Theirs lack one thing after the other that operations here
+/// count on: waits that end in time (5.11), short sends and receives that are continued, and polls
+/// before receives (5.19). [`crate::PlainRing`] needs nothing of that.
+///
+/// # Errors
+/// `EOPNOTSUPP` where the kernel's ring lacks something; else the kernel's.
+pub(crate) fn build(entries: u32, completions: u32) -> io::Result<IoUring> {
+    let mut builder = IoUring::<squeue::Entry>::builder();
+    builder.setup_clamp().setup_cqsize(completions);
+    builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+    let ring = builder.build(entries).map_err(|error| match errno(&error) {
+        // An unknown flag.
+        Errno::EINVAL => Errno::EOPNOTSUPP.into(),
+        _ => error,
+    })?;
+    // A filter may allow creating rings but not entering them: this detects it at once.
+    ring.submitter().submit_and_wait(0)?;
+    let about = ring.params();
+    let mut answers = Probe::new();
+    ring.submitter().register_probe(&mut answers)?;
+    let is_whole = about.is_feature_ext_arg()
+        && about.is_feature_nodrop()
+        && OPERATIONS.iter().all(|code| answers.is_supported(*code));
+    if is_whole { Ok(ring) } else { Err(Errno::EOPNOTSUPP.into()) }
 }
 
 /// Lets as many operations on files block as the caller asks for. A file system that hangs would
@@ -108,3 +89,17 @@ pub(crate) fn register_pools(
 pub(crate) fn errno(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
+
+/// Operations that a ring must have.
+const OPERATIONS: [u8; 10] = [
+    opcode::Recv::CODE,
+    opcode::Send::CODE,
+    opcode::SendZc::CODE,
+    opcode::Read::CODE,
+    opcode::Write::CODE,
+    opcode::ReadFixed::CODE,
+    opcode::WriteFixed::CODE,
+    opcode::Fsync::CODE,
+    opcode::PollAdd::CODE,
+    opcode::AsyncCancel::CODE,
+];

@@ -21,7 +21,7 @@ use crate::RingIo;
 use crate::entry::{self, EntryContext};
 use crate::files::{CachedPages, FileId, FileTable, TcpPath};
 use crate::op::{Completion, RefusedOp, RingOp};
-use crate::setup::{self, CompletionMode, errno};
+use crate::setup::{self, errno};
 use crate::slots::{SlotMapping, SlotPool};
 use crate::table::{CAPACITY_MAX, InFlight, InFlightTable};
 use crate::waker::Waker;
@@ -50,7 +50,6 @@ pub struct RingConfig<'a> {
 pub struct Uring {
     /// Declared first, so that it is closed before `registered` is unmapped.
     ring: IoUring,
-    mode: CompletionMode,
     table: InFlightTable,
     files: FileTable,
     /// Size of the kernel's table of files. Files beyond it are named by their descriptors.
@@ -74,14 +73,15 @@ pub struct Uring {
 }
 
 impl Uring {
-    /// Creates a ring for the calling thread, in the best [`CompletionMode`] of the kernel.
+    /// Creates a ring for the calling thread.
     ///
     /// If the buffers cannot be registered (usually for lack of locked memory), the ring works
     /// without, somewhat slower, and [`RingIo::registration_error`] has the reason. The same holds,
     /// silently, for the table of files.
     ///
     /// # Errors
-    /// The kernel's error; [`crate::ProbeError::explain`] explains it. If even the few pages of the
+    /// The kernel's error; [`crate::ProbeError::explain`] explains it. `EOPNOTSUPP` where its ring
+    /// is older than that of Linux 6.1, and lacks something. If even the few pages of the
     /// ring itself exceed the user's locked memory (recent kernels count them), it is `ENOMEM`;
     /// [`crate::PlainRing`] needs none.
     pub fn new(config: &RingConfig<'_>) -> io::Result<Self> {
@@ -94,7 +94,7 @@ impl Uring {
         // Two completions per operation (for a zero-copy send), and some for the waker and for
         // cancellations.
         let completions = config.entries.saturating_mul(2).saturating_add(64).next_power_of_two();
-        let (mut ring, mode) = setup::build(config.entries.next_power_of_two(), completions)?;
+        let mut ring = setup::build(config.entries.next_power_of_two(), completions)?;
         // Saves the lookup of the ring's descriptor at every call; the ring also works without it.
         let _ = ring.submitter().register_ring_fd();
         setup::allow_blocking(&ring, config.blocking);
@@ -104,7 +104,6 @@ impl Uring {
         let (registered, registration_error) = setup::register_pools(&mut ring, config.pools);
         Ok(Self {
             ring,
-            mode,
             table: InFlightTable::new(config.entries),
             files: FileTable::new(config.files),
             files_fixed,
@@ -118,12 +117,6 @@ impl Uring {
             waker_armed: false,
             not_send: PhantomData,
         })
-    }
-
-    /// Returns the kernel's delivery of completions to this ring.
-    #[must_use]
-    pub fn mode(&self) -> CompletionMode {
-        self.mode
     }
 
     /// Returns true if every pool of the configuration is registered.

@@ -21,13 +21,6 @@ fn the_probe_agrees_with_a_ring() {
         return;
     }
     let probe = ring::probe(8192).unwrap();
-    assert_eq!(probe.mode, uring(&[]).mode());
-    assert!(probe.release.contains('.'), "{}", probe.release);
-    assert!(
-        ["RECV", "SEND", "READ_FIXED", "WRITE_FIXED"].iter().all(|name| probe.supports(name)),
-        "{probe:?}"
-    );
-    assert!(!probe.supports("NO_SUCH_OPERATION"));
     let pool = SlotPool::new(2, 4096).unwrap();
     assert_eq!(probe.locked_memory.is_ok(), uring(&[&pool]).registered());
 }

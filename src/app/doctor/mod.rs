@@ -6,6 +6,7 @@
 //! A finding has a problem, its cost and a command. Only a problem that limits transfers is a
 //! shortfall.
 
+mod kernel_features;
 mod reader;
 mod text;
 

@@ -6,10 +6,11 @@ use std::str::FromStr;
 
 use affinity::{NicInfo, SysfsTree};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
-use ring::{CompletionMode, Errno, ProbeError, RingConfig, Uring};
+use ring::{Errno, ProbeError, RingConfig, RingProbe, Uring};
 
+use super::kernel_features;
 use crate::core::doctor::readings::{
-    CpuGovernor, IoUring, MachineReadings, NicReading, NicUse, RingObstacle,
+    CpuGovernor, IoUring, KernelFeature, MachineReadings, NicReading, NicUse, RingObstacle,
 };
 use crate::io::confine;
 use crate::io::node::{
@@ -45,13 +46,17 @@ impl MachineReader {
         };
         let cpus_allowed = affinity::cpus_allowed().unwrap_or_default();
         let locked_bytes_wanted = locked_bytes(rails(&nics, &cpus_allowed));
+        let (io_uring, ring_lacks) = io_uring(locked_bytes_wanted);
+        let mut lacks = kernel_features::lacking();
+        lacks.extend(ring_lacks);
         MachineReadings {
             kernel: kernel(),
             nics_error,
             netlink_error: affinity::netlink_obstacle().map(|error| error.to_string()),
             governors: self.governors(&cpus_allowed),
             numa_node_count: entries(&self.sys.join("devices/system/node"), "node").max(1),
-            io_uring: io_uring(locked_bytes_wanted),
+            io_uring,
+            lacks,
             locked_bytes_wanted,
             memlock_bytes: memlock_bytes(),
             is_filtered: self.is_filtered(),
@@ -151,7 +156,18 @@ fn usage(nic: &NicInfo) -> NicUse {
     }
 }
 
-fn io_uring(locked_bytes: u64) -> Result<IoUring, RingObstacle> {
+/// Returns the abilities of a ring, or the reason why there is none, and what a ring does without.
+fn io_uring(locked_bytes: u64) -> (Result<IoUring, RingObstacle>, Option<KernelFeature>) {
+    match probe(locked_bytes) {
+        Ok(RingProbe { sets_options, locked_memory, .. }) => {
+            let locked = locked_memory.map_err(|error| obstacle(&error));
+            (Ok(IoUring { locked }), (!sets_options).then_some(KernelFeature::RingOptions))
+        }
+        Err(obstacle) => (Err(obstacle), None),
+    }
+}
+
+fn probe(locked_bytes: u64) -> Result<RingProbe, RingObstacle> {
     if std::env::var_os(IO_VARIABLE).is_some_and(|value| value == "plain") {
         let cause = format!("{IO_VARIABLE}=plain is set");
         return Err(RingObstacle { cause, remedy: format!("unset {IO_VARIABLE}") });
@@ -163,11 +179,7 @@ fn io_uring(locked_bytes: u64) -> Result<IoUring, RingObstacle> {
         obstacle(&ProbeError::explain(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)))
     })?;
     let bytes = usize::try_from(locked_bytes).unwrap_or(usize::MAX).min(ring::POOL_BYTES_MAX);
-    let probe = ring::probe(bytes).map_err(|error| obstacle(&error))?;
-    let missing =
-        probe.operations.iter().filter(|(_, is_there)| !is_there).map(|(name, _)| *name).collect();
-    let locked = probe.locked_memory.map_err(|error| obstacle(&error));
-    Ok(IoUring { is_deferred: probe.mode == CompletionMode::Deferred, missing, locked })
+    ring::probe(bytes).map_err(|error| obstacle(&error))
 }
 
 fn obstacle(error: &ProbeError) -> RingObstacle {

@@ -4,6 +4,7 @@ use super::diagnosis::{Diagnosis, DoctorFinding, KernelPath};
 use super::readings::MachineReadings;
 use crate::core::doctor::peer::DoctorPeer;
 
+mod kernel;
 mod nics;
 mod peer;
 mod rights;
@@ -14,6 +15,7 @@ mod tcp;
 pub(crate) fn judge(machine: MachineReadings) -> Diagnosis {
     let mut findings = nics::judge(&machine);
     findings.extend(system::judge(&machine));
+    findings.extend(kernel::judge(&machine));
     findings.extend(rights::judge(&machine));
     findings.extend(tcp::judge(&machine));
     findings.sort_by_key(|finding| finding.level);

@@ -3,7 +3,9 @@
 
 use crate::core::doctor::diagnosis::FindingLevel;
 use crate::core::doctor::judge::*;
-use crate::core::doctor::readings::{CpuGovernor, IoUring, NicReading, NicUse, RingObstacle};
+use crate::core::doctor::readings::{
+    CpuGovernor, IoUring, KernelFeature, NicReading, NicUse, RingObstacle,
+};
 
 /// A machine without problems.
 fn well() -> MachineReadings {
@@ -14,7 +16,8 @@ fn well() -> MachineReadings {
         nics: vec![nic("eth0")],
         cpus_allowed: (0..8).collect(),
         numa_node_count: 2,
-        io_uring: Ok(IoUring { is_deferred: true, missing: Vec::new(), locked: Ok(()) }),
+        io_uring: Ok(IoUring { locked: Ok(()) }),
+        lacks: Vec::new(),
         locked_bytes_wanted: 34 << 20,
         memlock_bytes: None,
         is_filtered: Some(false),
@@ -142,25 +145,39 @@ const CASES: &[Case] = &[
         "the remedy",
     ),
     (
-        "an old kernel",
-        |m| ring(m).is_deferred = false,
-        FindingLevel::Shortfall,
-        "io_uring",
-        "Linux 6.1",
+        "no order",
+        |m| m.lacks = vec![KernelFeature::PacketOrder],
+        FindingLevel::Note,
+        "TCP_INFO",
+        "Linux 5.4",
     ),
     (
-        "no RECV",
-        |m| ring(m).missing = vec!["RECV"],
-        FindingLevel::Shortfall,
-        "io_uring",
-        "Linux 6.1",
+        "no openat2",
+        |m| m.lacks = vec![KernelFeature::Openat2],
+        FindingLevel::Note,
+        "openat2",
+        "Linux 5.6",
     ),
     (
-        "no SEND_ZC",
-        |m| ring(m).missing = vec!["SEND_ZC"],
+        "no binding",
+        |m| m.lacks = vec![KernelFeature::BindToNic],
+        FindingLevel::Note,
+        "SO_BINDTODEVICE",
+        "CAP_NET_RAW",
+    ),
+    (
+        "no cachestat",
+        |m| m.lacks = vec![KernelFeature::Cachestat],
+        FindingLevel::Note,
+        "cachestat",
+        "Linux 6.5",
+    ),
+    (
+        "no options",
+        |m| m.lacks = vec![KernelFeature::RingOptions],
         FindingLevel::Note,
         "io_uring",
-        "Linux 6.1",
+        "Linux 6.7",
     ),
     (
         "memory refused",

@@ -19,6 +19,8 @@ pub(crate) struct MachineReadings {
     pub(crate) numa_node_count: usize,
     /// Abilities of a ring of this process, or the reason why there is none.
     pub(crate) io_uring: Result<IoUring, RingObstacle>,
+    /// What this kernel lacks besides.
+    pub(crate) lacks: Vec<KernelFeature>,
     /// Memory that a node locks for its NICs.
     pub(crate) locked_bytes_wanted: u64,
     /// The limit of locked memory; `None` if there is none.
@@ -88,12 +90,23 @@ pub(crate) enum NicUse {
 /// A ring that could be created.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct IoUring {
-    /// True if completions are processed where the rail waits (Linux 6.1).
-    pub(crate) is_deferred: bool,
-    /// Operations that the kernel lacks.
-    pub(crate) missing: Vec<&'static str>,
     /// Result of registering `locked_bytes_wanted`.
     pub(crate) locked: Result<(), RingObstacle>,
+}
+
+/// A feature of newer kernels for which a node has another way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KernelFeature {
+    /// Packets that came out of order are counted (`TCP_INFO`, Linux 5.4).
+    PacketOrder,
+    /// `openat2` (Linux 5.6).
+    Openat2,
+    /// `SO_BINDTODEVICE` without a capability (Linux 5.7).
+    BindToNic,
+    /// `cachestat` (Linux 6.5).
+    Cachestat,
+    /// A ring sets options of sockets (Linux 6.7).
+    RingOptions,
 }
 
 /// An obstacle and its remedy.

@@ -100,7 +100,7 @@ fn ring(size: RailSize, buffers: &RailBuffers) -> Result<Uring, String> {
     Uring::new(&config).map_err(|error| {
         let explained =
             ProbeError::explain(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw));
-        format!("{error}; {}", explained.remedy)
+        explained.to_string()
     })
 }
 

@@ -4,9 +4,6 @@ use crate::core::doctor::diagnosis::{DoctorFinding, FindingLevel, finding, list}
 use crate::core::doctor::readings::{CpuGovernor, IoUring, MachineReadings, RingObstacle};
 use crate::core::units::{KIB, human_bytes};
 
-/// Operation that this version does not need yet.
-const ZERO_COPY: &str = "SEND_ZC";
-
 pub(super) fn judge(machine: &MachineReadings) -> Vec<DoctorFinding> {
     let mut findings = match &machine.io_uring {
         Ok(io_uring) => with_ring(machine, io_uring),
@@ -24,41 +21,8 @@ fn without_ring(RingObstacle { cause, remedy }: &RingObstacle) -> DoctorFinding 
 }
 
 fn with_ring(machine: &MachineReadings, io_uring: &IoUring) -> Vec<DoctorFinding> {
-    let mut findings = Vec::new();
-    if !io_uring.is_deferred {
-        let found = format!("Linux {} has no DEFER_TASKRUN", machine.kernel);
-        let cost = "completions interrupt the rail instead of waiting for it";
-        findings.push(
-            finding(FindingLevel::Shortfall, "io_uring", found)
-                .costs(cost)
-                .mended_by("run Linux 6.1 or later"),
-        );
-    }
-    let (spared, needed): (Vec<&str>, Vec<&str>) =
-        io_uring.missing.iter().partition(|name| **name == ZERO_COPY);
-    if !needed.is_empty() {
-        let found = format!("this kernel lacks {}", needed.join(", "));
-        let cost = "what needs them fails or is done in other ways";
-        findings.push(
-            finding(FindingLevel::Shortfall, "io_uring", found)
-                .costs(cost)
-                .mended_by("run Linux 6.1 or later"),
-        );
-    }
-    if !spared.is_empty() {
-        let found = format!("this kernel lacks {ZERO_COPY}");
-        let cost = "nothing yet: this version copies into the socket";
-        findings.push(
-            finding(FindingLevel::Note, "io_uring", found)
-                .costs(cost)
-                .mended_by("run Linux 6.1 or later"),
-        );
-    }
-    if findings.is_empty() {
-        findings.push(finding(FindingLevel::Ok, "io_uring", "allowed, with all that is needed"));
-    }
-    findings.push(memlock(machine, &io_uring.locked));
-    findings
+    let whole = finding(FindingLevel::Ok, "io_uring", "allowed, with all that is needed");
+    vec![whole, memlock(machine, &io_uring.locked)]
 }
 
 /// Judges by a trial: the limit does not apply to privileged users, and is shared with the user's

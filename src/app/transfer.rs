@@ -229,9 +229,10 @@ impl Transfer {
         let hosts: Vec<NodeAddress> =
             roster.entries.iter().map(|entry| entry.address.clone()).collect();
         if self.settings.launch != LaunchMethod::None {
+            let job = self.settings.job()?;
             let start = |host: &NodeAddress| NodeToStart {
                 address: host.clone(),
-                place: self.settings.place(host),
+                place: self.settings.place(host, job.as_ref()),
             };
             let nodes: Vec<NodeToStart> = hosts.iter().map(start).collect();
             let is_cancelled = || self.shared.was_cancelled.load(Ordering::Acquire);

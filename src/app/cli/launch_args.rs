@@ -8,7 +8,8 @@ use crate::core::launch::port_range::PortRange;
 
 const LAUNCH_HELP: &str = "\
 Start of the nodes: none dials daemons that run, local starts each host of the rows as a child \
-process here with its own loopback address, ssh starts them on their hosts, auto here or by ssh. \
+process here with its own loopback address, ssh starts them on their hosts, slurm by a step of the job that this process is part of, auto here, \
+in the job's hosts, or by ssh. \
 Another command is a starter with {host} and {command} in it: 'docker exec -i {host} {command}'; \
 {command_line} is one word for a shell [default: copy auto, else none]";
 
@@ -16,8 +17,9 @@ Another command is a starter with {host} and {command} in it: 'docker exec -i {h
 #[derive(Clone, Debug, clap::Args)]
 pub struct LaunchArgs {
     /// Start of the nodes: none dials daemons that run, local starts each host of the rows as a
-    /// child process here with its own loopback address, ssh starts them on their hosts, auto here
-    /// or by ssh, and another command where it is named
+    /// child process here with its own loopback address, ssh starts them on their hosts, slurm by a
+    /// step of the job that this process is part of, auto here, in the job or by ssh, and another
+    /// command where it is named
     #[arg(
         long, value_name = "HOW", value_parser = expect::<LaunchMethod>,
         help = LAUNCH_HELP,

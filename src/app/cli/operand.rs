@@ -13,7 +13,8 @@ use crate::core::spec::hostlist;
 pub struct Operand {
     /// User to log in as, if given.
     pub user: Option<String>,
-    /// Hosts in the order of their list; empty for a local path, and for hosts in a file.
+    /// Hosts in the order of their list; empty for a local path, and for hosts in a file. Every
+    /// host of a job is [`EVERY_HOST`].
     pub hosts: Vec<String>,
     /// File that lists the hosts, if they are not listed here.
     pub hosts_file: Option<PathBuf>,
@@ -21,6 +22,9 @@ pub struct Operand {
     /// none is the home.
     pub path: PathBuf,
 }
+
+/// Stands for every host of the Slurm job that the command is part of.
+pub(crate) const EVERY_HOST: &str = "*";
 
 impl Operand {
     /// Returns true for a local path.
@@ -70,7 +74,11 @@ impl TryFrom<OsString> for Operand {
             None => (None, remote),
         };
         let hosts = str::from_utf8(hosts).map_err(|_| "a host name before the colon")?;
-        Ok(Operand { user, hosts: hosts_of(hosts)?, hosts_file: None, path })
+        let hosts = match hosts {
+            EVERY_HOST => vec![hosts.to_owned()],
+            _ => hosts_of(hosts)?,
+        };
+        Ok(Operand { user, hosts, hosts_file: None, path })
     }
 }
 
@@ -164,7 +172,8 @@ mod tests {
 
     #[test]
     fn remote_and_local() {
-        let cases: [(&str, Option<&str>, &[&str], &str); 14] = [
+        let cases: [(&str, Option<&str>, &[&str], &str); 15] = [
+            ("*:/x", None, &["*"], "/x"),
             ("/data/x", None, &[], "/data/x"),
             ("x", None, &[], "x"),
             ("./a:b", None, &[], "./a:b"),
@@ -217,6 +226,8 @@ mod tests {
             "a,:/x",
             "a[2-1]:/x",
             "a b:/x",
+            "a,*:/x",
+            "n*:/x",
             "[::g]:x",
         ] {
             assert!(text.parse::<Operand>().is_err(), "{text}");

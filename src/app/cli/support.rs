@@ -1,6 +1,6 @@
 //! Features of the command line that are not implemented: refused in one place, never ignored.
 
-use super::args::{BenchArgs, CliCommand, TransferArgs};
+use super::args::{BenchArgs, CliCommand};
 use crate::core::error::{Code, Error, Result};
 use crate::core::launch::method::LaunchMethod;
 
@@ -10,10 +10,10 @@ use crate::core::launch::method::LaunchMethod;
 /// [`Code::Usage`] with the option or operand, and an alternative.
 pub fn unsupported(command: &CliCommand) -> Result<()> {
     let asked: Vec<UnsupportedFeature> = match command {
-        CliCommand::Copy(copy) => transfer_asks(&copy.transfer).into(),
-        CliCommand::Run(run) => transfer_asks(&run.transfer).into(),
         CliCommand::Bench(BenchArgs { launch, .. }) => bench_asks(launch).into(),
-        CliCommand::Plan(_)
+        CliCommand::Copy(_)
+        | CliCommand::Run(_)
+        | CliCommand::Plan(_)
         | CliCommand::Node(_)
         | CliCommand::Doctor(_)
         | CliCommand::Status(_)
@@ -41,11 +41,6 @@ fn asked(is_asked: bool, what: &'static str, instead: &'static str) -> Unsupport
     UnsupportedFeature { is_asked, what, instead }
 }
 
-fn transfer_asks(transfer: &TransferArgs) -> [UnsupportedFeature; 1] {
-    let is_slurm = transfer.launch.launch == Some(LaunchMethod::Slurm);
-    [asked(is_slurm, "--launch slurm", "start the nodes with srun and use --launch none")]
-}
-
 fn bench_asks(launch: &LaunchMethod) -> [UnsupportedFeature; 1] {
     let is_there = matches!(launch, LaunchMethod::None | LaunchMethod::Local);
     [asked(!is_there, "bench with nodes on other hosts", "start daemons there: --launch none")]
@@ -67,10 +62,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_refused_by_name() {
-        let cases = [
-            ("run s --launch slurm", "--launch slurm"),
-            ("bench --launch ssh", "bench with nodes on other hosts"),
-        ];
+        let cases = [("bench --launch ssh", "bench with nodes on other hosts")];
         for (line, what) in cases {
             let error = judged(line).unwrap_err();
             assert_eq!(error.code, Code::Usage);
@@ -87,6 +79,7 @@ mod tests {
              never --slots 4 --fsync",
             "run s --limit 1G",
             "run s --launch ssh",
+            "copy --launch slurm n1:/x *:/y",
             "run s --launch auto --ssh /opt/ssh --deploy never",
             "copy me@h:/a b",
             "copy h:/a b --overwrite --no-resume --timeout 1h --stall-timeout 30s",

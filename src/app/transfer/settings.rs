@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use crate::core::error::{Code, Error, Result};
 use crate::core::launch::method::LaunchMethod;
 use crate::core::launch::port_range::PortRange;
+use crate::core::launch::slurm_job::SlurmJob;
 use crate::core::options::{CheckKind, DataPath, TransferOptions, WireLevel};
 use crate::core::spec::NodeAddress;
-use crate::io::launch::{HostStarter, NodePlace};
+use crate::io::launch::{HostStarter, NodePlace, current_job};
 
 /// Settings of a transfer: how its master reaches the nodes, and its options.
 #[derive(Clone, Debug)]
@@ -68,18 +69,32 @@ impl Settings {
         }
     }
 
-    /// Returns where the node of a row is started.
-    pub(crate) fn place(&self, host: &NodeAddress) -> NodePlace {
+    /// Returns the Slurm job whose hosts have their nodes started in it, if any.
+    ///
+    /// # Errors
+    /// `Usage` if the environment names a job that is none, and one is needed.
+    pub(crate) fn job(&self) -> Result<Option<SlurmJob>> {
+        match self.launch {
+            LaunchMethod::Slurm => current_job(),
+            // What is no job is none.
+            LaunchMethod::Auto => Ok(current_job().unwrap_or_default()),
+            _ => Ok(None),
+        }
+    }
+
+    /// Returns where the node of a row is started, in a process that is part of `job`.
+    pub(crate) fn place(&self, host: &NodeAddress, job: Option<&SlurmJob>) -> NodePlace {
         let is_here = || {
             host.host == "localhost" || host.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
         };
         match &self.launch {
             LaunchMethod::None | LaunchMethod::Local => NodePlace::Loopback,
             LaunchMethod::Auto if is_here() => NodePlace::Here,
-            LaunchMethod::Auto
-            | LaunchMethod::Ssh
-            | LaunchMethod::Slurm
-            | LaunchMethod::Command(_) => NodePlace::Host { user: None },
+            LaunchMethod::Slurm => NodePlace::Job,
+            LaunchMethod::Auto if job.is_some_and(|job| job.has(&host.host)) => NodePlace::Job,
+            LaunchMethod::Auto | LaunchMethod::Ssh | LaunchMethod::Command(_) => {
+                NodePlace::Host { user: None }
+            }
         }
     }
 

@@ -22,7 +22,8 @@ pub(crate) fn dialect() -> String {
     format!("{VERSION}.{}", VERSIONS.max)
 }
 
-/// Returns the command for a host, as words, for the program of a release.
+/// Returns the command for a host, as words, for the program of a release. A path of the program may
+/// follow, which is tried as well, and a word for `$0` before it.
 pub(crate) fn words(release: &str) -> [String; 3] {
     let script =
         SCRIPT.replace("DIALECT", &dialect()).replace("RELEASE", release).replace("LEAD", LEAD);
@@ -38,15 +39,15 @@ u=$(umask); m=$(uname -m); d=${XDG_CACHE_HOME:-$HOME/.cache}/cep-fast;
 f=$d/cep-fast-RELEASE-DIALECT-$m;
 fail() { echo "cep-fast: $1" >&2; echo "  try: $2" >&2; exit "$3"; };
 while :; do
-for c in "$(command -v cep-fast)" "$f"; do
+for c in "$(command -v cep-fast)" "$1" "$f"; do
 if [ -x "$c" ] && "$c" launched --speaks DIALECT </dev/null >/dev/null 2>&1; then
 exec "$c" launched; fi; done;
-echo "LEAD needs $(uname -s) $m"; read -r n h || exit 3;
+echo "LEAD needs $(uname -s) $m $SLURMD_NODENAME"; read -r n h || exit 3;
 if [ "$n" = again ]; then continue; fi;
 umask 077; mkdir -p "$d" 2>/dev/null || fail "$d cannot be made"
 "make it a directory that you can write to, or install cep-fast there" 5;
 find "$d" -name ".new-*" -mmin +60 -exec rm -f {} + 2>/dev/null;
-t=$d/.new-$h-$$; clean() { rm -f "$t"; }; trap clean HUP INT TERM EXIT;
+t=$d/.new-$h-$(uname -n)-$$; clean() { rm -f "$t"; }; trap clean HUP INT TERM EXIT;
 { echo : >"$t"; chmod 700 "$t"; "$t"; } 2>/dev/null; [ $? -ne 126 ] ||
 fail "programs cannot run in $d" "allow them there, or install cep-fast" 5;
 { head -c "$n" >"$t"; } 2>/dev/null;
@@ -69,10 +70,10 @@ umask "$u"; echo "LEAD stored"; done
 /// A line of a host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum HostLine {
-    /// The program runs, and waits for its orders.
-    Runs,
+    /// The program runs, and waits for its orders. In a job it says on which host.
+    Runs { host: Option<String> },
     /// There is none: a program for this system and machine is needed.
-    Needs { system: String, machine: String },
+    Needs { system: String, machine: String, host: Option<String> },
     /// The program was stored, and is looked for again.
     Stored,
 }
@@ -84,26 +85,37 @@ impl HostLine {
         if words.next() != Some(LEAD) {
             return None;
         }
+        let owned = |word: Option<&str>| word.map(str::to_owned);
         let heard = match (words.next()?, words.next(), words.next()) {
-            ("runs", None, None) => HostLine::Runs,
+            ("runs", host, None) => HostLine::Runs { host: owned(host) },
             ("stored", None, None) => HostLine::Stored,
-            ("needs", Some(system), Some(machine)) => {
-                HostLine::Needs { system: system.to_owned(), machine: machine.to_owned() }
-            }
+            ("needs", Some(system), Some(machine)) => HostLine::Needs {
+                system: system.to_owned(),
+                machine: machine.to_owned(),
+                host: owned(words.next()),
+            },
             _ => return None,
         };
         words.next().is_none().then_some(heard)
     }
 }
 
-/// Returns the line by which the program says that it runs.
-pub(crate) fn runs() -> String {
-    format!("{LEAD} runs")
+/// Returns the line by which the program says that it runs, on which host of a job if it is in one.
+pub(crate) fn runs(host: Option<&str>) -> String {
+    format!("{LEAD} runs {}", host.unwrap_or_default()).trim_end().to_owned()
 }
 
 /// Returns the answer to a host that needs the program, before its bytes.
 pub(crate) fn sends(bytes: u64, hash: &str) -> String {
     format!("{bytes} {hash}\n")
+}
+
+/// Returns the number of bytes that follow, if a line is such an answer. Hosts that share one
+/// standard input see what others are sent.
+pub(crate) fn skips(line: &str) -> Option<u64> {
+    let (bytes, hash) = line.split_once(' ')?;
+    let is_hash = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    bytes.parse().ok().filter(|_| is_hash)
 }
 
 /// The answer to a host that needs the program, when it may have come there another way.
@@ -123,19 +135,36 @@ mod tests {
 
     #[test]
     fn lines_of_the_script_and_of_banners_are_told_apart() {
-        let needs = HostLine::Needs { system: "Linux".into(), machine: "x86_64".into() };
+        let needs = |host: Option<&str>| HostLine::Needs {
+            system: "Linux".into(),
+            machine: "x86_64".into(),
+            host: host.map(String::from),
+        };
+        let host = Some("node1".to_owned());
         let cases = [
-            (runs().as_str(), Some(HostLine::Runs)),
+            (runs(None).as_str(), Some(HostLine::Runs { host: None })),
+            (runs(Some("node1")).as_str(), Some(HostLine::Runs { host })),
             ("cep-fast-launch stored\r", Some(HostLine::Stored)),
-            ("cep-fast-launch needs Linux x86_64", Some(needs)),
+            ("cep-fast-launch needs Linux x86_64 ", Some(needs(None))),
+            ("cep-fast-launch needs Linux x86_64 node1", Some(needs(Some("node1")))),
+            ("cep-fast-launch needs Linux x86_64 node1 x", None),
             ("cep-fast-launch needs Linux", None),
-            ("cep-fast-launch runs away", None),
+            ("cep-fast-launch runs far away", None),
             ("Welcome to cep-fast-launch runs", None),
             ("", None),
         ]
         .map(|(line, expected)| (line.to_owned(), expected));
         for (line, expected) in cases {
             assert_eq!(HostLine::parse(&line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn bytes_for_other_hosts_are_skipped_and_orders_are_not() {
+        let hash = "0f".repeat(32);
+        assert_eq!(skips(sends(77, &hash).trim_end()), Some(77));
+        for line in ["again", "{\"port\":0}", "77 abc", "x 0f", ""] {
+            assert_eq!(skips(line), None, "{line}");
         }
     }
 }

@@ -11,7 +11,8 @@ pub enum LaunchMethod {
     None,
     /// This process: every node is a child on this machine with a loopback address of its own.
     Local,
-    /// This process for nodes on this machine, ssh for all others.
+    /// This process for nodes on this machine, a step for those on hosts of the Slurm job that it is
+    /// part of, ssh for all others.
     Auto,
     /// ssh, on each host.
     Ssh,
@@ -94,7 +95,9 @@ impl FromStr for LaunchMethod {
             _ if text.contains(char::is_whitespace) || text.contains('{') => {
                 LaunchMethod::Command(text.parse()?)
             }
-            _ => return Err(format!("none, local, auto, ssh, or 'COMMAND {HOST} {COMMAND}'")),
+            _ => {
+                return Err(format!("none, local, auto, ssh, slurm, or 'COMMAND {HOST} {COMMAND}'"));
+            }
         })
     }
 }

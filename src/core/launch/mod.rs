@@ -5,9 +5,13 @@
 //! - [`orders`]: what a node there is told
 //! - [`port_range`]: the ports that it may listen at
 //! - [`ssh_words`]: what ssh says when it fails
+//! - [`slurm_job`]: the Slurm job that this process is part of, and a step in it
+//! - [`slurm_words`]: what srun says when it fails
 
 pub(crate) mod host_script;
 pub(crate) mod method;
 pub(crate) mod orders;
 pub(crate) mod port_range;
+pub(crate) mod slurm_job;
+pub(crate) mod slurm_words;
 pub(crate) mod ssh_words;

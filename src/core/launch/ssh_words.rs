@@ -161,7 +161,7 @@ fn last(words: &[String]) -> Option<&str> {
 }
 
 /// Returns a line in a form that fits a sentence.
-fn quoted(line: &str) -> String {
+pub(super) fn quoted(line: &str) -> String {
     let line = line.trim_matches(|letter: char| letter == '@' || letter.is_whitespace());
     let short: String = line.chars().take(QUOTED_MAX).collect();
     let is_whole = short.len() == line.len();
@@ -177,7 +177,7 @@ mod tests {
         ssh_failure("dtn1", status, &words)
     }
 
-    /// What OpenSSH 9.2 says, in whole.
+    /// The words are those of OpenSSH 9.2.
     #[test]
     fn every_failure_of_ssh_has_its_code_and_its_remedy() {
         let cases = [

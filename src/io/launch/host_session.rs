@@ -68,14 +68,14 @@ impl HostSession {
         let (mut runs, mut listens) = (false, false);
         for line in lines.by_ref() {
             match HostLine::parse(&line) {
-                Some(HostLine::Runs) => {
+                Some(HostLine::Runs { .. }) => {
                     self.tell(HostEvent::Open);
                     // A banner is nobody's error.
                     words.clear();
                     runs = true;
                     self.give_orders();
                 }
-                Some(HostLine::Needs { system, machine }) => {
+                Some(HostLine::Needs { system, machine, .. }) => {
                     self.tell(HostEvent::Open);
                     if let Err(error) = self.answer_need((&system, &machine), &mut program) {
                         return self.tell(HostEvent::Failed(error));

@@ -163,7 +163,7 @@ impl HostOpening<'_> {
         tracing::debug!(host = host.address.host, "starts a node");
         let session = HostSession {
             name: host.address.host.clone(),
-            orders: self.orders(host)?,
+            orders: orders(self.config, host.address.port)?,
             secret: self.config.secret.to_owned().into(),
             stdin: Some(stdin),
             deployment: Arc::clone(&self.deployment),
@@ -175,17 +175,6 @@ impl HostOpening<'_> {
             let what = format!("{}: no thread for its session: {error}", host.address.host);
             Error::new(Code::Internal, what).remedy("raise the limit of threads: ulimit -u")
         })
-    }
-
-    fn orders(&self, host: &LaunchHost) -> Result<NodeOrders> {
-        let arguments = self.config.node_arguments().into_iter().map(|argument| {
-            argument.into_string().map_err(|argument| {
-                Error::new(Code::Usage, format!("{} is not UTF-8", argument.display()))
-                    .remedy("name another --root: this one cannot be told to other hosts")
-            })
-        });
-        let port = self.config.port(host.address.port);
-        Ok(NodeOrders { port, arguments: arguments.collect::<Result<_>>()? })
     }
 
     fn take_in(&mut self, at: usize, event: HostEvent) -> Result<()> {
@@ -238,6 +227,20 @@ impl HostOpening<'_> {
         Error::new(Code::Unreachable, format!("{name}: {what} within {seconds} s"))
             .remedy(format!("{remedy}: {starter} {name} true"))
     }
+}
+
+/// Returns what a node on another host is told.
+///
+/// # Errors
+/// `Code::Usage` for a root that cannot be told.
+pub(super) fn orders(config: &LaunchConfig<'_>, port: u16) -> Result<NodeOrders> {
+    let arguments = config.node_arguments().into_iter().map(|argument| {
+        argument.into_string().map_err(|argument| {
+            Error::new(Code::Usage, format!("{} is not UTF-8", argument.display()))
+                .remedy("name another --root: this one cannot be told to other hosts")
+        })
+    });
+    Ok(NodeOrders { port: config.port(port), arguments: arguments.collect::<Result<_>>()? })
 }
 
 /// Returns the words that start the host script on a host.

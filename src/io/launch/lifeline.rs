@@ -92,6 +92,11 @@ impl OrdersInput {
         Ok(OrdersInput::of(stdin, ORDERS_WITHIN))
     }
 
+    /// Waits for what comes next as long as for what came first.
+    pub(crate) fn wait_anew(&mut self) {
+        self.deadline = awake() + ORDERS_WITHIN;
+    }
+
     fn of(stdin: File, within: Duration) -> OrdersInput {
         OrdersInput { stdin, deadline: awake() + within }
     }

@@ -5,6 +5,7 @@
 //! - `local`: nodes on this machine
 //! - `hosts`: nodes on other hosts; `host_session`: what one of them says and is answered;
 //!   `deployment`: the program on its way to them
+//! - `job_step`: nodes on the hosts of a Slurm job, by one step
 //! - `child`: child processes of either kind
 //! - `lifeline`: their standard input, which ends with the launcher
 
@@ -13,6 +14,7 @@ mod config;
 mod deployment;
 mod host_session;
 mod hosts;
+mod job_step;
 pub(crate) mod lifeline;
 mod local;
 
@@ -23,6 +25,7 @@ pub(crate) use config::{HostConfig, HostStarter, LaunchConfig};
 pub(crate) use local::address_towards;
 
 use crate::core::error::Result;
+use crate::core::launch::slurm_job::SlurmJob;
 use crate::core::spec::NodeAddress;
 use crate::io::clock::awake;
 use hosts::{HostNodes, LaunchHost};
@@ -48,6 +51,8 @@ pub(crate) enum NodePlace {
         /// The user.
         user: Option<String>,
     },
+    /// On that host of the Slurm job that this process is part of.
+    Job,
 }
 
 /// Nodes that were started. They end on drop.
@@ -55,7 +60,8 @@ pub(crate) struct LaunchedNodes {
     local: Vec<Child>,
     /// Held open: a launched node ends when this closes.
     local_stdin: Vec<ChildStdin>,
-    hosts: Option<HostNodes>,
+    /// Nodes on other hosts, and in a job.
+    remote: Vec<HostNodes>,
     /// Of each node, the best one first.
     addresses: Vec<Vec<SocketAddr>>,
 }
@@ -79,23 +85,25 @@ pub(crate) fn start(
     host_config: &HostConfig<'_>,
 ) -> Result<LaunchedNodes> {
     let mut launched = LaunchedNodes::none(nodes.len());
-    let elsewhere: Vec<(usize, LaunchHost)> = nodes
-        .iter()
-        .enumerate()
-        .filter_map(|(at, node)| match &node.place {
-            NodePlace::Host { user } => {
-                Some((at, LaunchHost { address: node.address.clone(), user: user.clone() }))
-            }
-            NodePlace::Loopback | NodePlace::Here => None,
-        })
-        .collect();
+    let hosts = |is_in_job: bool| {
+        let places = nodes.iter().enumerate().filter_map(move |(at, node)| match &node.place {
+            NodePlace::Host { user } if !is_in_job => Some((at, node, user.clone())),
+            NodePlace::Job if is_in_job => Some((at, node, None)),
+            _ => None,
+        });
+        places
+            .map(|(at, node, user)| (at, LaunchHost { address: node.address.clone(), user }))
+            .unzip::<usize, LaunchHost, Vec<_>, Vec<_>>()
+    };
+    let (at, in_job) = hosts(true);
+    if !in_job.is_empty() {
+        let job = current_job()?;
+        let job = job.ok_or_else(|| SlurmJob::missing("--launch slurm starts nodes in a job"))?;
+        launched.add(&at, job_step::start(&job, &in_job, config, host_config)?);
+    }
+    let (at, elsewhere) = hosts(false);
     if !elsewhere.is_empty() {
-        let hosts: Vec<LaunchHost> = elsewhere.iter().map(|(_, host)| host.clone()).collect();
-        let mut started = hosts::start(&hosts, config, host_config)?;
-        for ((at, _), addresses) in elsewhere.iter().zip(started.addresses.drain(..)) {
-            launched.addresses[*at] = addresses;
-        }
-        launched.hosts = Some(started);
+        launched.add(&at, hosts::start(&elsewhere, config, host_config)?);
     }
     let others: Vec<SocketAddr> = launched.addresses.iter().flatten().copied().collect();
     launched.start_here(nodes, &others, config)?;
@@ -144,14 +152,30 @@ fn address_for(others: &[SocketAddr]) -> Result<Option<IpAddr>> {
     }
 }
 
+/// Returns the Slurm job that this process is part of.
+///
+/// # Errors
+/// `Code::Usage` if the environment names one that is none.
+pub(crate) fn current_job() -> Result<Option<SlurmJob>> {
+    SlurmJob::of(|name| std::env::var(name).ok())
+}
+
 impl LaunchedNodes {
     fn none(count: usize) -> LaunchedNodes {
         LaunchedNodes {
             local: Vec::new(),
             local_stdin: Vec::new(),
-            hosts: None,
+            remote: Vec::new(),
             addresses: vec![Vec::new(); count],
         }
+    }
+
+    /// Takes in nodes on other hosts, and their places among all.
+    fn add(&mut self, places: &[usize], mut started: HostNodes) {
+        for (at, addresses) in places.iter().zip(started.addresses.drain(..)) {
+            self.addresses[*at] = addresses;
+        }
+        self.remote.push(started);
     }
 
     /// Starts those of the nodes that are started on this machine.
@@ -168,7 +192,7 @@ impl LaunchedNodes {
         let mut begun = Vec::new();
         for (at, node) in nodes.iter().enumerate() {
             let ip = match (&node.place, here) {
-                (NodePlace::Host { .. }, _) => continue,
+                (NodePlace::Host { .. } | NodePlace::Job, _) => continue,
                 (NodePlace::Here, Some(ip)) => ip,
                 (NodePlace::Here | NodePlace::Loopback, _) => local::loopback(base, begun.len()),
             };
@@ -221,7 +245,7 @@ impl Drop for LaunchedNodes {
         child::ask_to_end(&mut self.local);
         self.local_stdin.clear();
         let mut children = std::mem::take(&mut self.local);
-        if let Some(HostNodes { children: sessions, lifelines, .. }) = self.hosts.take() {
+        for HostNodes { children: sessions, lifelines, .. } in self.remote.drain(..) {
             lifelines.end();
             children.extend(sessions);
         }

@@ -21,6 +21,7 @@ use crate::app::cli::events::EventStream;
 use crate::app::transfer::{ReachedNodes, Settings, Transfer};
 use crate::core::error::Result;
 use crate::core::launch::method::LaunchMethod;
+use crate::core::launch::slurm_job::SlurmJob;
 use crate::core::spec::{DataUri, NodeAddress, Spec};
 use crate::io::launch::{NodePlace, NodeToStart};
 use crate::io::session::SiteAccess;
@@ -57,9 +58,10 @@ fn prepared(args: &CopyArgs, id: &str) -> Result<(Transfer, Vec<String>)> {
 /// Reaches the nodes of a copy: they are started, or run already as daemons.
 fn reach(request: &CopyRequest, settings: &Settings, access: &SiteAccess) -> Result<ReachedNodes> {
     if settings.launch != LaunchMethod::None {
+        let job = settings.job()?;
         let start = |node: &CopyNode| NodeToStart {
             address: node.address.clone(),
-            place: place(node, settings),
+            place: place(node, settings, job.as_ref()),
         };
         let nodes: Vec<NodeToStart> = request.nodes.iter().map(start).collect();
         // Nothing is to be cleaned up yet: a signal ends the process, and with it the nodes.
@@ -77,12 +79,13 @@ fn reach(request: &CopyRequest, settings: &Settings, access: &SiteAccess) -> Res
 }
 
 /// Returns where the node of a copy is started.
-fn place(node: &CopyNode, settings: &Settings) -> NodePlace {
-    match (settings.place(&node.address), &node.user) {
+fn place(node: &CopyNode, settings: &Settings, job: Option<&SlurmJob>) -> NodePlace {
+    match (settings.place(&node.address, job), &node.user) {
         (NodePlace::Loopback, _) => NodePlace::Loopback,
         _ if node.is_local => NodePlace::Here,
-        (NodePlace::Here, None) => NodePlace::Here,
-        (NodePlace::Here | NodePlace::Host { .. }, user) => NodePlace::Host { user: user.clone() },
+        (place @ (NodePlace::Here | NodePlace::Job), None) => place,
+        // Whoever logs in as another user does so by ssh.
+        (_, user) => NodePlace::Host { user: user.clone() },
     }
 }
 

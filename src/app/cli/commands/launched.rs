@@ -3,11 +3,11 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use crate::app::cli::args::LaunchedArgs;
 use crate::core::error::{Code, Error, Result};
-use crate::core::launch::host_script::{dialect, runs};
+use crate::core::launch::host_script::{dialect, runs, skips};
 use crate::core::launch::orders::{NodeOrders, ORDERS_BYTES_MAX};
 use crate::io::launch::lifeline::OrdersInput;
 
@@ -28,7 +28,8 @@ pub(super) fn launched(args: &LaunchedArgs) -> Result<LaunchedTask> {
     }
     // Nobody reads it where the launcher is gone.
     let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{}", runs()).and_then(|()| out.flush());
+    let host = std::env::var("SLURMD_NODENAME").ok();
+    let _ = writeln!(out, "{}", runs(host.as_deref())).and_then(|()| out.flush());
     drop(out);
     let orders = read_orders()?;
     let mut words: Vec<String> =
@@ -39,34 +40,59 @@ pub(super) fn launched(args: &LaunchedArgs) -> Result<LaunchedTask> {
 }
 
 /// Returns the address at which the login of this session came in: the others reach it there, too.
-/// Without one, all of them.
+/// Without one, all of them: a job has that of the session that submitted it, on another host.
 fn reached_at() -> IpAddr {
     let connection = std::env::var("SSH_CONNECTION").unwrap_or_default();
-    let address = connection.split(' ').nth(2).and_then(|address| address.parse().ok());
-    address.unwrap_or(Ipv4Addr::UNSPECIFIED.into())
+    let address = connection.split(' ').nth(2).and_then(|address| address.parse::<IpAddr>().ok());
+    address
+        .filter(|address| UdpSocket::bind((*address, 0)).is_ok())
+        .unwrap_or(Ipv4Addr::UNSPECIFIED.into())
 }
 
-/// Reads the line of orders, and nothing of the secret after it.
+/// Reads the line of orders, and nothing of the secret after it. What other hosts of a job are sent
+/// before is passed over.
 fn read_orders() -> Result<NodeOrders> {
     let refused = |what: String| {
         Error::new(Code::Usage, format!("standard input: {what}"))
             .remedy("this command is for launchers: start a node with cep-fast node")
     };
     let mut stdin = OrdersInput::open().map_err(|error| refused(error.to_string()))?;
+    loop {
+        let line = read_line(&mut stdin).map_err(|error| refused(error.to_string()))?;
+        match skips(&line) {
+            None => return NodeOrders::parse(&line).map_err(refused),
+            Some(bytes) => skip(&mut stdin, bytes).map_err(|error| refused(error.to_string()))?,
+        }
+    }
+}
+
+/// Reads bytes that are for others, however long they take as long as some come.
+fn skip(stdin: &mut OrdersInput, mut bytes: u64) -> io::Result<()> {
+    let mut chunk = vec![0; 64 << 10];
+    while bytes > 0 {
+        let most = chunk.len().min(usize::try_from(bytes).unwrap_or(usize::MAX));
+        match stdin.read(&mut chunk[..most])? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => bytes -= read as u64,
+        }
+        stdin.wait_anew();
+    }
+    Ok(())
+}
+
+/// Reads a line without its end, and nothing after it.
+fn read_line(stdin: &mut OrdersInput) -> io::Result<String> {
     let (mut line, mut byte) = (Vec::new(), [0]);
     while line.len() < ORDERS_BYTES_MAX {
         match stdin.read(&mut byte) {
             Ok(1) if byte[0] != b'\n' => line.push(byte[0]),
-            Ok(1) => {
-                let line = String::from_utf8_lossy(&line);
-                return NodeOrders::parse(&line).map_err(refused);
-            }
-            Ok(_) => return Err(refused("it ended before the orders".into())),
+            Ok(1) => return Ok(String::from_utf8_lossy(&line).into_owned()),
+            Ok(_) => return Err(io::Error::other("it ended before the orders")),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(refused(error.to_string())),
+            Err(error) => return Err(error),
         }
     }
-    Err(refused("the orders are too long".into()))
+    Err(io::Error::other("the orders are too long"))
 }
 
 /// Returns the BLAKE3 of this program.

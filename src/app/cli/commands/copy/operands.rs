@@ -12,10 +12,12 @@ use nix::libc;
 use super::files::{CopyFile, CopyOperand, group};
 use crate::app::cli::Operand;
 use crate::app::cli::args::CopyArgs;
-use crate::app::cli::operand::hosts_of;
+use crate::app::cli::operand::{EVERY_HOST, hosts_of};
 use crate::core::error::{Code, Error, Result};
 use crate::core::launch::method::LaunchMethod;
+use crate::core::launch::slurm_job::SlurmJob;
 use crate::core::spec::{NodeAddress, hostlist};
+use crate::io::launch::current_job;
 use crate::io::store::check_kind;
 
 /// Limit on the files of one command: all rows of a node are in one message.
@@ -54,6 +56,7 @@ impl CopyRequest {
     /// file, and for a file of hosts that cannot be read.
     pub(super) fn read(args: &CopyArgs) -> Result<CopyRequest> {
         let operands = args.operands.iter().map(with_hosts).collect::<Result<Vec<_>>>()?;
+        let operands = of_job(operands, current_job)?;
         operands.iter().try_for_each(check_remote)?;
         let root = args.transfer.launch.root.clone().unwrap_or_else(|| "/".into());
         let (source_node, target_node) = node_names(&operands);
@@ -138,6 +141,23 @@ fn with_hosts(operand: &Operand) -> Result<Operand> {
         Error::new(Code::Usage, what).remedy("a line is a host or a hostlist, or a # and a comment")
     })?;
     Ok(Operand { hosts, ..operand.clone() })
+}
+
+/// Returns operands in which every host of the job stands for itself.
+fn of_job(
+    mut operands: Vec<Operand>,
+    job: impl FnOnce() -> Result<Option<SlurmJob>>,
+) -> Result<Vec<Operand>> {
+    let means_all = |operand: &Operand| operand.hosts.iter().any(|host| host == EVERY_HOST);
+    let Some(typed) = operands.iter().find(|operand| means_all(operand)) else {
+        return Ok(operands);
+    };
+    let what = format!("{typed}: {EVERY_HOST} is every host of a Slurm job");
+    let job = job()?.ok_or_else(|| SlurmJob::missing(&what))?;
+    for operand in operands.iter_mut().filter(|operand| means_all(operand)) {
+        operand.hosts = job.hosts().to_vec();
+    }
+    Ok(operands)
 }
 
 /// Fault of a file of hosts: its line, if it has one, and what is expected there.
@@ -308,6 +328,21 @@ mod tests {
             let (at, expected) = hosts_in(text).unwrap_err();
             assert!(at == line && expected.contains(said), "{text:?}: {at:?} {expected}");
         }
+    }
+
+    #[test]
+    fn every_host_of_a_job_stands_for_itself() {
+        let typed = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let job = |name: &str| match name {
+            "SLURM_JOB_ID" => Some("7".into()),
+            "SLURM_JOB_NODELIST" => Some("n[1-2]".into()),
+            _ => None,
+        };
+        let found = of_job(typed(&["n1:/x", "*:/y"]), || SlurmJob::of(job)).unwrap();
+        assert_eq!([&found[0].hosts[..], &found[1].hosts[..]], [&["n1"][..], &["n1", "n2"][..]]);
+        let error = of_job(typed(&["/x", "*:/y"]), || Ok(None)).unwrap_err();
+        assert!(error.code == Code::Usage && error.message.starts_with("*:/y: "), "{error}");
+        of_job(typed(&["/x", "n:/y"]), || panic!("nobody needs it")).unwrap();
     }
 
     #[test]

@@ -96,7 +96,9 @@ impl FromStr for LaunchMethod {
                 LaunchMethod::Command(text.parse()?)
             }
             _ => {
-                return Err(format!("none, local, auto, ssh, slurm, or 'COMMAND {HOST} {COMMAND}'"));
+                return Err(format!(
+                    "none, local, auto, ssh, slurm, or 'COMMAND {HOST} {COMMAND}'"
+                ));
             }
         })
     }

@@ -32,6 +32,15 @@ impl RosterEntry {
         self.rows.iter().any(|row| row.role == RowRole::Receiver)
     }
 
+    /// Returns true if it receives bytes that it offers: those may never pass a NIC.
+    pub(crate) fn feeds_itself(&self) -> bool {
+        let of = |role| self.rows.iter().filter(move |row| row.role == role);
+        let overlap = |one: &Row, other: &Row| {
+            one.range.start.max(other.range.start) < one.range.end.min(other.range.end)
+        };
+        of(RowRole::Sender).any(|sent| of(RowRole::Receiver).any(|wanted| overlap(sent, wanted)))
+    }
+
     /// Returns true if it receives and keeps all received bytes, so that it can relay them.
     pub(crate) fn keeps_all(&self) -> bool {
         let mut received = self.rows.iter().filter(|row| row.role == RowRole::Receiver);

@@ -47,6 +47,7 @@ pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
     });
     let counted = nodes
         .clone()
+        .filter(|(entry, _)| !entry.feeds_itself())
         .flat_map(|(entry, peer)| counter_check::warnings(&entry.address, &peer.stats().rails));
     Report {
         transfer: coordinator.terms().identity().id.clone(),

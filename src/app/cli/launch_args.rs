@@ -8,10 +8,10 @@ use crate::core::launch::port_range::PortRange;
 
 const LAUNCH_HELP: &str = "\
 Start of the nodes: none dials daemons that run, local starts each host of the rows as a child \
-process here with its own loopback address, ssh starts them on their hosts, slurm by a step of the job that this process is part of, auto here, \
-in the job's hosts, or by ssh. \
-Another command is a starter with {host} and {command} in it: 'docker exec -i {host} {command}'; \
-{command_line} is one word for a shell [default: copy auto, else none]";
+process here with its own loopback address, ssh starts them on their hosts, slurm on hosts of the job that this process is part of, by one \
+step, auto here, in the job, or by ssh. Another command is a starter with {host} and {command} in it: \
+'docker exec -i {host} {command}'; {command_line} is one word for a shell \
+[default: copy auto, else none]";
 
 /// How nodes are started.
 #[derive(Clone, Debug, clap::Args)]

@@ -22,8 +22,8 @@ pub(crate) fn dialect() -> String {
     format!("{VERSION}.{}", VERSIONS.max)
 }
 
-/// Returns the command for a host, as words, for the program of a release. A path of the program may
-/// follow, which is tried as well, and a word for `$0` before it.
+/// Returns the command for a host, as words, for the program of a release. A word for `$0` may
+/// follow, and a path of the program, which is tried as well.
 pub(crate) fn words(release: &str) -> [String; 3] {
     let script =
         SCRIPT.replace("DIALECT", &dialect()).replace("RELEASE", release).replace("LEAD", LEAD);

@@ -11,8 +11,8 @@ pub enum LaunchMethod {
     None,
     /// This process: every node is a child on this machine with a loopback address of its own.
     Local,
-    /// This process for nodes on this machine, a step for those on hosts of the Slurm job that it is
-    /// part of, ssh for all others.
+    /// This process for nodes on this machine, a step for those in the Slurm job that it is part of,
+    /// ssh for all others.
     Auto,
     /// ssh, on each host.
     Ssh,

@@ -89,8 +89,8 @@ impl SlurmJob {
             .remedy("run it in the script of sbatch or under salloc, or name the hosts")
     }
 
-    /// Returns the words that run `command` once on each of `hosts`, which are of the job. It shares
-    /// what the job has with its other steps.
+    /// Returns the words that run `command` once on each of `hosts`, which are of the job. The step
+    /// shares what the job has with its other steps.
     pub(crate) fn step(&self, hosts: &[&str], command: &[String]) -> Vec<String> {
         let count = hosts.len();
         let is_all = count == self.hosts.len();

@@ -1,31 +1,14 @@
 //! Words of srun: what it says when a step cannot start or ends, as errors that name the host and a
 //! remedy.
 
-use super::ssh_words::quoted;
+use super::ssh_words::{FailureKind, kind, quoted};
 use crate::core::error::{Code, Error};
 use crate::core::spec::hostlist;
-
-/// Kind of failure, known by a line that contains `words`.
-struct FailureKind {
-    words: &'static str,
-    code: Code,
-    what: &'static str,
-    remedy: &'static str,
-}
-
-const fn kind(
-    words: &'static str,
-    code: Code,
-    what: &'static str,
-    remedy: &'static str,
-) -> FailureKind {
-    FailureKind { words, code, what, remedy }
-}
 
 const OVER: &str = "the job has ended, or is about to: submit it again, which resumes";
 const STEPS: &str = "let steps of the job end, or ask for a higher limit (MaxStepCount)";
 const BUSY: &str = "let other steps of the job end, or start them with srun --overlap, too";
-const NODE: &str = "look at it with sinfo -R, and leave it out: sbatch --exclude=NODE";
+const NODE: &str = "look at it with sinfo -R, and leave it out: sbatch --exclude=HOST";
 const DAEMON: &str = "look whether slurmctld answers (scontrol ping), and try again";
 const ALLOCATION: &str = "ask for as many hosts and CPUs as are named: sbatch --nodes, \
                           --cpus-per-task";
@@ -35,38 +18,38 @@ const UNCLEAR: &str = "look whether srun --overlap true works in this job";
 
 /// The first that fits a line is meant: what names a cause comes before what only follows from it.
 const KINDS: [FailureKind; 24] = [
-    kind("Step limit reached", Code::Unreachable, "the job has no room for a step", STEPS),
-    kind("Expired or invalid job", Code::Unreachable, "the job is over", OVER),
-    kind("Invalid job id", Code::Unreachable, "the job is over", OVER),
-    kind("Job is not running", Code::Unreachable, "the job does not run", OVER),
-    kind("Job has already finished", Code::Unreachable, "the job is over", OVER),
-    kind("Job/step already completing", Code::Unreachable, "the job is over", OVER),
-    kind("CANCELLED AT", Code::Unreachable, "the step was cancelled", OVER),
-    kind("DUE TO TIME LIMIT", Code::Unreachable, "the time of the job is over", OVER),
-    kind("Access/permission denied", Code::Refused, "Slurm refused the step", RIGHTS),
-    kind("Invalid user id", Code::Refused, "Slurm refused the step", RIGHTS),
-    kind("Invalid authentication", Code::Refused, "Slurm refused the step", RIGHTS),
-    kind("DUE TO NODE FAILURE", Code::Unreachable, "a host of the job failed", NODE),
-    kind("Node failure", Code::Unreachable, "a host of the job failed", NODE),
-    kind("Requested node configuration is not", Code::Usage, "the job is too small", ALLOCATION),
-    kind("More processors requested", Code::Usage, "the job is too small", ALLOCATION),
-    kind("Requested node is down", Code::Unreachable, "a host of the job is down", NODE),
-    kind("Required node not available", Code::Unreachable, "a host is down or drained", NODE),
-    kind("Invalid node name", Code::Usage, "Slurm does not know a host", NODE),
-    kind("not in this job", Code::Usage, "a host is not in the job", ALLOCATION),
-    kind("Requested nodes are busy", Code::Unreachable, "other steps have the hosts", BUSY),
-    kind("Unable to contact slurm", Code::Unreachable, "Slurm does not answer", DAEMON),
-    kind("Communication connection", Code::Unreachable, "a host does not answer Slurm", NODE),
-    kind("Socket timed out", Code::Unreachable, "Slurm does not answer", DAEMON),
-    kind("execve", Code::Unreachable, "the command could not be run", SHELL),
+    kind(&["Step limit reached"], Code::Unreachable, "the job has no room for a step", STEPS),
+    kind(&["Expired or invalid job"], Code::Unreachable, "the job is over", OVER),
+    kind(&["Invalid job id"], Code::Unreachable, "the job is over", OVER),
+    kind(&["Job is not running"], Code::Unreachable, "the job does not run", OVER),
+    kind(&["Job has already finished"], Code::Unreachable, "the job is over", OVER),
+    kind(&["Job/step already completing"], Code::Unreachable, "the job is over", OVER),
+    kind(&["CANCELLED AT"], Code::Unreachable, "the step was cancelled", OVER),
+    kind(&["DUE TO TIME LIMIT"], Code::Unreachable, "the time of the job is over", OVER),
+    kind(&["Access/permission denied"], Code::Refused, "Slurm refused the step", RIGHTS),
+    kind(&["Invalid user id"], Code::Refused, "Slurm refused the step", RIGHTS),
+    kind(&["Invalid authentication"], Code::Refused, "Slurm refused the step", RIGHTS),
+    kind(&["DUE TO NODE FAILURE"], Code::Unreachable, "a host of the job failed", NODE),
+    kind(&["Node failure"], Code::Unreachable, "a host of the job failed", NODE),
+    kind(&["Requested node configuration is not"], Code::Usage, "the job is too small", ALLOCATION),
+    kind(&["More processors requested"], Code::Usage, "the job is too small", ALLOCATION),
+    kind(&["Requested node is down"], Code::Unreachable, "a host of the job is down", NODE),
+    kind(&["Required node not available"], Code::Unreachable, "a host is down or drained", NODE),
+    kind(&["Invalid node name"], Code::Usage, "Slurm does not know a host", NODE),
+    kind(&["not in this job"], Code::Usage, "a host is not in the job", ALLOCATION),
+    kind(&["Requested nodes are busy"], Code::Unreachable, "other steps have the hosts", BUSY),
+    kind(&["Unable to contact slurm"], Code::Unreachable, "Slurm does not answer", DAEMON),
+    kind(&["Communication connection"], Code::Unreachable, "a host does not answer Slurm", NODE),
+    kind(&["Socket timed out"], Code::Unreachable, "Slurm does not answer", DAEMON),
+    kind(&["execve"], Code::Unreachable, "the command could not be run", SHELL),
 ];
 
 /// Returns the error of a step that did not come to run all its nodes, from the lines that are
 /// Slurm's own. `hosts` is what the step was to run on.
 pub(crate) fn slurm_failure(hosts: &str, status: Option<i32>, words: &[String]) -> Error {
-    let found = KINDS.iter().find_map(|kind| {
-        words.iter().find(|line| line.contains(kind.words)).map(|line| (kind, line))
-    });
+    let found = KINDS
+        .iter()
+        .find_map(|kind| words.iter().find(|line| kind.fits(line)).map(|line| (kind, line)));
     let (code, what, line, remedy) = match found {
         Some((kind, line)) => (kind.code, kind.what.to_owned(), Some(line), kind.remedy),
         None => {
@@ -84,7 +67,7 @@ pub(crate) fn slurm_failure(hosts: &str, status: Option<i32>, words: &[String]) 
         Some(line) => format!("{host}: {what}: {}", quoted(line)),
         None => format!("{host}: {what}, and nothing was said"),
     };
-    Error::new(code, message).remedy(remedy.replace("NODE", host))
+    Error::new(code, message).remedy(remedy.replace("HOST", host))
 }
 
 /// Returns the hosts of the tasks that a line of srun says have ended with an error.

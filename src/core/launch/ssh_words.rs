@@ -10,15 +10,22 @@ use crate::core::units::printable;
 const QUOTED_MAX: usize = 240;
 
 /// Kind of failure, known by a line that contains all of `words`.
-struct FailureKind {
-    words: &'static [&'static str],
-    code: Code,
-    what: &'static str,
+pub(super) struct FailureKind {
+    pub(super) words: &'static [&'static str],
+    pub(super) code: Code,
+    pub(super) what: &'static str,
     /// `HOST` stands for the name of the host.
-    remedy: &'static str,
+    pub(super) remedy: &'static str,
 }
 
-const fn kind(
+impl FailureKind {
+    /// Returns true for a line that contains all of its words.
+    pub(super) fn fits(&self, line: &str) -> bool {
+        self.words.iter().all(|word| line.contains(word))
+    }
+}
+
+pub(super) const fn kind(
     words: &'static [&'static str],
     code: Code,
     what: &'static str,
@@ -124,10 +131,9 @@ const KINDS: [FailureKind; 33] = [
 /// Returns the error of a starter that ended with `status` before a node ran on `host`, from its
 /// last lines; no status is a signal. The message begins with the host.
 pub(crate) fn ssh_failure(host: &str, status: Option<i32>, words: &[String]) -> Error {
-    let found = KINDS.iter().find_map(|kind| {
-        let fits = |line: &&String| kind.words.iter().all(|word| line.contains(word));
-        words.iter().find(fits).map(|line| (kind, line))
-    });
+    let found = KINDS
+        .iter()
+        .find_map(|kind| words.iter().find(|line| kind.fits(line)).map(|line| (kind, line)));
     let (code, what, line, remedy) = match (found, status) {
         (Some((kind, line)), _) => {
             (kind.code, kind.what.to_owned(), Some(line.as_str()), kind.remedy)

@@ -45,10 +45,7 @@ pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
     let sent = nodes.clone().flat_map(|(entry, peer)| {
         peer.stats().warnings.iter().map(move |warning| format!("{}: {warning}", entry.address))
     });
-    let counted = nodes
-        .clone()
-        .filter(|(entry, _)| !entry.feeds_itself())
-        .flat_map(|(entry, peer)| counter_check::warnings(&entry.address, &peer.stats().rails));
+    let counted = nodes.clone().flat_map(|(entry, peer)| counted(entry, peer));
     Report {
         transfer: coordinator.terms().identity().id.clone(),
         state,
@@ -136,6 +133,14 @@ pub(super) fn bound(coordinator: &Coordinator, assumes_speed: bool) -> Option<(f
     }
     let assumed = if bound.seconds > 0.0 && assumes_speed { " (its speed is assumed)" } else { "" };
     Some((bound.seconds, format!("{}{assumed}", bound.bottleneck)))
+}
+
+/// Returns the warnings of what a node's NICs have counted.
+fn counted(entry: &RosterEntry, peer: &PeerRecord) -> Vec<String> {
+    match entry.feeds_itself() {
+        true => Vec::new(),
+        false => counter_check::warnings(&entry.address, &peer.stats().rails),
+    }
 }
 
 fn node(entry: &RosterEntry, peer: &PeerRecord, seconds: f64) -> NodeReport {

@@ -8,12 +8,12 @@ use crate::core::launch::port_range::PortRange;
 
 const LAUNCH_HELP: &str = "\
 Start of the nodes: none dials daemons that run, local starts each host of the rows as a child \
-process here with its own loopback address, ssh starts them on their hosts, slurm on hosts of the job that this process is part of, by one \
-step, auto here, in the job, or by ssh. Another command is a starter with {host} and {command} in it: \
-'docker exec -i {host} {command}'; {command_line} is one word for a shell \
-[default: copy auto, else none]";
+process here with its own loopback address, ssh starts them on their hosts, slurm on hosts of the \
+job that this process is part of, by one step, auto here, in the job, or by ssh. Another command \
+is a starter with {host} and {command} in it: 'docker exec -i {host} {command}'; {command_line} \
+is one word for a shell [default: copy auto, else none]";
 
-/// How nodes are started.
+/// Start of nodes, as it is typed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LaunchArgs {
     /// Start of the nodes: none dials daemons that run, local starts each host of the rows as a
@@ -40,7 +40,7 @@ pub struct LaunchArgs {
     pub root: Option<PathBuf>,
 }
 
-/// When the program is sent to hosts.
+/// Deployment of the program to hosts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum DeployMode {
     /// Where there is none

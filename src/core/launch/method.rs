@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Who starts the nodes of a transfer.
+/// Launch method: who starts the nodes of a transfer.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum LaunchMethod {
     /// Nobody: daemons are running, and are dialled at each row's host and port.
@@ -11,8 +11,8 @@ pub enum LaunchMethod {
     None,
     /// This process: every node is a child on this machine with a loopback address of its own.
     Local,
-    /// This process for nodes on this machine, a step for those in the Slurm job that it is part of,
-    /// ssh for all others.
+    /// This process for nodes on this machine, a step for those in the Slurm job that it is part
+    /// of, ssh for all others.
     Auto,
     /// ssh, on each host.
     Ssh,

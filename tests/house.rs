@@ -21,14 +21,15 @@ const WINGS: [(&str, &[&str]); 4] =
 
 /// Rooms that each room may use, besides the crates under this one. A room may only use those above
 /// it, so that no two use each other.
-const ARROWS: [(&str, &[&str]); 39] = [
+const ARROWS: [(&str, &[&str]); 41] = [
     ("core/units", &[]),
+    ("core/load", &[]),
     ("core/error", &["core/units"]),
     ("core/options", &["core/units"]),
     ("core/spec", &["core/error", "core/units"]),
     ("core/access", &["core/spec"]),
-    ("core/report", &["core/error", "core/units"]),
-    ("core/wire", &["core/error", "core/options", "core/spec", "core/units"]),
+    ("core/report", &["core/error", "core/load", "core/units"]),
+    ("core/wire", &["core/error", "core/load", "core/options", "core/spec", "core/units"]),
     ("core/launch", &["core/error", "core/spec", "core/units", "core/wire"]),
     ("core/seal", &["core/options", "core/wire"]),
     ("core/piece", &["core/units", "core/wire"]),
@@ -84,6 +85,7 @@ const ARROWS: [(&str, &[&str]); 39] = [
     ),
     ("core/sim", &["core", "random"]),
     ("core/doctor", &["core/receiver", "core/report", "core/units"]),
+    ("core/fleet", &["core/units", "random"]),
     ("io/clock", &["core/units"]),
     ("io/log", &["core/units"]),
     ("io/event_writer", &["core/error"]),
@@ -114,7 +116,7 @@ const ARROWS: [(&str, &[&str]); 39] = [
     ("app/report_table", &["core/report", "core/units"]),
     ("app/report_text", &["core/report", "core/units", "app/report_table"]),
     ("app/transfer", &["core", "io/clock", "io/launch", "io/master", "io/node", "io/session"]),
-    ("app/bench", &["core/report", "core/spec", "core/units", "svg"]),
+    ("app/bench", &["core/fleet", "core/load", "core/report", "core/spec", "core/units", "svg"]),
     (
         "app/doctor",
         &["core/doctor", "core/report", "core/units", "io/confine", "io/node", "ring", "affinity"],

@@ -67,7 +67,7 @@ pub struct Transfer {
     /// Nodes that this process has started, each with a key of its own.
     own_nodes: Vec<(NodeAddress, Key)>,
     /// All nodes, where they were reached before their rows were known; until the transfer runs.
-    reached: Mutex<Option<ReachedNodes>>,
+    reached: Mutex<Option<Arc<ReachedNodes>>>,
 }
 
 /// Handle of a transfer for other threads: progress and cancellation.
@@ -122,10 +122,14 @@ impl Transfer {
     }
 
     /// Creates the transfer of a specification over nodes that were reached before. They end with
-    /// it.
-    pub(crate) fn over(reached: ReachedNodes, spec: Spec, settings: Settings) -> Transfer {
+    /// the last who holds them.
+    pub(crate) fn over(
+        reached: impl Into<Arc<ReachedNodes>>,
+        spec: Spec,
+        settings: Settings,
+    ) -> Transfer {
         let transfer = Transfer::from_spec(spec, settings);
-        Transfer { reached: Mutex::new(Some(reached)), ..transfer }
+        Transfer { reached: Mutex::new(Some(reached.into())), ..transfer }
     }
 
     /// Adds a row: a node offers or wants a range.
@@ -221,7 +225,7 @@ impl Transfer {
     }
 
     /// Returns the nodes of a roster: those that were reached before, or as settings say.
-    fn reach(&self, roster: &Roster, access: &SiteAccess) -> Result<ReachedNodes> {
+    fn reach(&self, roster: &Roster, access: &SiteAccess) -> Result<Arc<ReachedNodes>> {
         let before = self.reached.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(reached) = before {
             return Ok(reached);
@@ -236,7 +240,7 @@ impl Transfer {
             };
             let nodes: Vec<NodeToStart> = hosts.iter().map(start).collect();
             let is_cancelled = || self.shared.was_cancelled.load(Ordering::Acquire);
-            return ReachedNodes::launch(&nodes, &self.settings, &is_cancelled);
+            return ReachedNodes::launch(&nodes, &self.settings, &is_cancelled).map(Arc::new);
         }
         if let Some(ports) = self.settings.ports {
             let what = format!("--ports {ports} is for nodes that are started, and these run");
@@ -248,9 +252,10 @@ impl Transfer {
             let own = self.own_nodes.iter().find(|(address, _)| address == host);
             own.map(|(_, key)| key.into())
         };
-        Ok(ReachedNodes::resolved(&hosts, |host| {
+        let resolved = ReachedNodes::resolved(&hosts, |host| {
             own(host).map_or_else(|| access.node_key(host), Ok)
-        }))
+        });
+        Ok(Arc::new(resolved))
     }
 
     /// Opens the master's own port, if the specification has one.

@@ -4,6 +4,7 @@
 //!
 //! - [`units`], [`error`], [`options`], [`piece`], [`block_grid`]: the vocabulary
 //! - [`spec`], [`wire`], [`report`]: text, bytes and results
+//! - [`load`]: what a machine did besides a transfer
 //! - [`seal`]: frames are encrypted and authenticated
 //! - [`access`]: public keys and their rights
 //! - [`plan`]: rows and speeds in; segments, weights and the bound out
@@ -16,6 +17,7 @@
 //! - [`store`]: offsets of bytes in files, and the aligned steps that move them
 //! - [`sim`]: a cluster of these machines on virtual time
 //! - [`doctor`]: judgement of a machine's readings against line rate
+//! - [`fleet`]: judgement of many nodes against each other
 //!
 //! Every machine has the same shape: `handle(now, event)`, then `poll_action()` until it gives
 //! `None`, and `poll_timeout()` for the moment at which `handle(now, Tick)` is due.
@@ -26,7 +28,10 @@ pub(crate) mod check;
 #[cfg(feature = "cli")]
 pub(crate) mod doctor;
 pub mod error;
+#[cfg(feature = "cli")]
+pub(crate) mod fleet;
 pub(crate) mod launch;
+pub(crate) mod load;
 pub(crate) mod master;
 pub(crate) mod node;
 pub(crate) mod options;

@@ -9,6 +9,7 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use crate::core::error::{Code, Error};
+use crate::core::load::MachineLoad;
 use crate::core::units::Span;
 
 /// The result of one transfer that began. It may have failed: see [`Report::into_result`].
@@ -157,6 +158,9 @@ pub struct NodeReport {
     /// JSON object.
     #[serde(skip)]
     pub seconds: f64,
+    /// Load of its machine, if it was started to be measured. Not part of the JSON object.
+    #[serde(skip)]
+    pub load: Option<MachineLoad>,
     /// Its NICs.
     pub rails: Vec<RailReport>,
 }
@@ -197,6 +201,10 @@ pub struct RailReport {
     /// `None` if the system does not report them. Not part of the JSON object.
     #[serde(skip)]
     pub counted: Option<(u64, u64)>,
+    /// Errors and drops that the NIC counted meanwhile; 0 where the node was not started to be
+    /// measured. Not part of the JSON object.
+    #[serde(skip)]
+    pub faults: u64,
 }
 
 /// Cause of an incomplete transfer. In the JSON object, `message` includes the remedy in

@@ -25,6 +25,7 @@ fn node(
         mtu: Some(1500),
         address: None,
         counted: None,
+        faults: 0,
     };
     let (cpu_seconds, memory_bytes_max) = (0.25, 48 << 20);
     let name = name.into();
@@ -36,6 +37,7 @@ fn node(
         cpu_seconds,
         memory_bytes_max,
         seconds: 0.5,
+        load: None,
         rails: vec![rail],
     }
 }

@@ -354,6 +354,7 @@ fn stats(path: &str) -> NodeStats {
         sent_bytes,
         received_bytes,
         counted,
+        faults: 0,
         path: path.into(),
         driver: "io_uring".into(),
         wire: None,

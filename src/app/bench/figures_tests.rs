@@ -26,6 +26,7 @@ fn rail(
         mtu,
         address: None,
         counted: None,
+        faults: 0,
     }
 }
 
@@ -39,6 +40,7 @@ fn node(name: &str, role: NodeRole, rails: Vec<RailReport>) -> NodeReport {
         cpu_seconds: 1.5,
         memory_bytes_max: 32 << 20,
         seconds: 2.0,
+        load: None,
         rails,
     }
 }

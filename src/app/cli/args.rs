@@ -10,7 +10,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use super::bench_args::BenchArgs;
 pub use super::key_args::{KeyArgs, KeygenArgs};
-pub use super::launch_args::{DeployMode, LaunchArgs, LaunchedArgs};
+pub use super::launch_args::{DeployMode, LaunchArgs, LaunchedArgs, StarterArgs};
 pub use super::transfer_args::TransferArgs;
 pub use super::values::{
     BenchNodes, ConfineArg, NodeDeath, NodeRate, PinArg, ProgressMode, ThreadsPerNic, VerifyArg,
@@ -114,7 +114,8 @@ pub enum CliCommand {
     Run(RunArgs),
     /// Print what a specification would do and the shortest time it can take; moves nothing
     Plan(PlanArgs),
-    /// Measure nodes against their line rate: memory to memory, over 1 to k NICs
+    /// Measure nodes against their line rate, memory to memory: over 1 to k NICs, or each node of
+    /// many against the others
     Bench(BenchArgs),
     /// List what keeps this machine from line rate, with remedies
     Doctor(DoctorArgs),
@@ -316,6 +317,9 @@ pub struct NodeArgs {
     /// The master's end of standard input sends a line every two seconds
     #[arg(long, hide = true, requires = "launched")]
     pub beats: bool,
+    /// The node serves several transfers, one after the other, and reports its machine's load
+    #[arg(long, hide = true, requires = "launched")]
+    pub measured: bool,
 }
 
 /// Arguments of `doctor`.

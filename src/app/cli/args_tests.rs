@@ -58,7 +58,10 @@ fn every_option_of_a_transfer() {
     assert_eq!((copy.sources().len(), copy.destination().path.to_str()), (2, Some("/y")));
     let transfer = &copy.transfer;
     assert_eq!(transfer.launch.launch, Some(LaunchMethod::Local));
-    assert_eq!((transfer.launch.deploy, transfer.scheduler), (DeployMode::Auto, Scheduler::Lp));
+    assert_eq!(
+        (transfer.launch.starter.deploy, transfer.scheduler),
+        (DeployMode::Auto, Scheduler::Lp)
+    );
     assert_eq!(
         (transfer.check, transfer.path, transfer.progress),
         (CheckKind::Blake3, DataPath::Splice, ProgressMode::Never)

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::host_operand::HostOperand;
 use super::key_args::KeyArgs;
-use super::values::{BenchNodes, ProgressMode, duration, expect, rate, slots};
+use super::launch_args::StarterArgs;
+use super::values::{BenchNodes, PartArg, ProgressMode, duration, expect, rate, slots};
 use crate::core::launch::method::LaunchMethod;
 use crate::core::options::{CheckKind, WireLevel};
 use crate::core::units::BitRate;
@@ -12,26 +14,41 @@ use crate::core::units::BitRate;
 /// Arguments of `bench`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BenchArgs {
+    /// Measure each of these hosts with several others, in both directions, and name those that are
+    /// below the rest: [user@]host[,host…] with hostlists, or @FILE; --launch says how nodes are
+    /// started there
+    #[arg(
+        value_name = "HOST", value_parser = expect::<HostOperand>,
+        conflicts_with_all = ["from", "to", "threads", "svg", "events"],
+    )]
+    pub hosts: Vec<HostOperand>,
     /// Senders: host:port, several separated by commas, hostlists such as dtn[01-04]:5000
     #[arg(long, value_name = "NODES", value_parser = expect::<BenchNodes>)]
     pub from: Option<BenchNodes>,
     /// Receivers; a node may be on both sides, which loads both directions
     #[arg(long, value_name = "NODES", value_parser = expect::<BenchNodes>)]
     pub to: Option<BenchNodes>,
-    /// Duration of the measurement for each number of NICs; short runs before it find the amount of
-    /// data
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
-    pub seconds: Duration,
+    /// Duration of the measurement for each number of NICs, after short runs that find the amount
+    /// of data [default: 5s]; with HOST, of each of its rounds [default: 2s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub seconds: Option<Duration>,
+    /// Name each HOST below this part of what is expected of it (0.9), too, and end with status 5
+    /// if any is named
+    #[arg(long, value_name = "PART", value_parser = expect::<PartArg>)]
+    pub min_efficiency: Option<PartArg>,
     /// Line rate of every NIC in bits per second, if the kernel does not know it or is wrong
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub line_rate: Option<BitRate>,
     /// Start of the nodes; with local and without names, one sender and one receiver on this
-    /// machine
+    /// machine; HOSTs over ssh or by 'COMMAND {host} {command}' as for copy
     #[arg(
         long, default_value_t = LaunchMethod::None, value_name = "HOW",
         value_parser = expect::<LaunchMethod>,
     )]
     pub launch: LaunchMethod,
+    #[command(flatten)]
+    /// Start on other hosts.
+    pub starter: StarterArgs,
     #[command(flatten)]
     /// Keys of the master and of its nodes.
     pub keys: KeyArgs,

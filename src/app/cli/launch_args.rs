@@ -25,6 +25,17 @@ pub struct LaunchArgs {
         help = LAUNCH_HELP,
     )]
     pub launch: Option<LaunchMethod>,
+    #[command(flatten)]
+    /// Start on other hosts.
+    pub starter: StarterArgs,
+    /// Root directory of launched nodes: their /x is DIR/x [default: /]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+}
+
+/// Start of nodes on other hosts.
+#[derive(Clone, Debug, clap::Args)]
+pub struct StarterArgs {
     /// Command of --launch ssh and auto, with options of its own
     #[arg(long, value_name = "COMMAND", env = "CEP_FAST_SSH", default_value = "ssh")]
     pub ssh: String,
@@ -35,9 +46,6 @@ pub struct LaunchArgs {
     /// enough for one node a host [default: the ports of rows, and any free ones]
     #[arg(long, value_name = "LO-HI", value_parser = expect::<PortRange>)]
     pub ports: Option<PortRange>,
-    /// Root directory of launched nodes: their /x is DIR/x [default: /]
-    #[arg(long, value_name = "DIR")]
-    pub root: Option<PathBuf>,
 }
 
 /// Deployment of the program to hosts.

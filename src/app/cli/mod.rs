@@ -13,6 +13,7 @@ pub mod support;
 mod bench_args;
 mod commands;
 mod events;
+pub(crate) mod host_operand;
 mod key_args;
 mod launch_args;
 mod root_arg;

@@ -10,7 +10,7 @@ use crate::core::launch::method::LaunchMethod;
 /// [`Code::Usage`] with the option or operand, and an alternative.
 pub fn unsupported(command: &CliCommand) -> Result<()> {
     let asked: Vec<UnsupportedFeature> = match command {
-        CliCommand::Bench(BenchArgs { launch, .. }) => bench_asks(launch).into(),
+        CliCommand::Bench(bench) => bench_asks(bench).into(),
         CliCommand::Copy(_)
         | CliCommand::Run(_)
         | CliCommand::Plan(_)
@@ -41,9 +41,14 @@ fn asked(is_asked: bool, what: &'static str, instead: &'static str) -> Unsupport
     UnsupportedFeature { is_asked, what, instead }
 }
 
-fn bench_asks(launch: &LaunchMethod) -> [UnsupportedFeature; 1] {
-    let is_there = matches!(launch, LaunchMethod::None | LaunchMethod::Local);
-    [asked(!is_there, "bench with nodes on other hosts", "start daemons there: --launch none")]
+fn bench_asks(bench: &BenchArgs) -> [UnsupportedFeature; 1] {
+    let is_there = matches!(bench.launch, LaunchMethod::None | LaunchMethod::Local);
+    let has_sides = bench.from.is_some() || bench.to.is_some() || bench.threads;
+    [asked(
+        has_sides && !is_there,
+        "bench --from and --to with nodes on other hosts",
+        "name the hosts without them, or start daemons there: --launch none",
+    )]
 }
 
 #[cfg(test)]
@@ -62,7 +67,10 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_refused_by_name() {
-        let cases = [("bench --launch ssh", "bench with nodes on other hosts")];
+        let cases = [(
+            "bench --launch ssh --from a:1 --to b:1",
+            "bench --from and --to with nodes on other hosts",
+        )];
         for (line, what) in cases {
             let error = judged(line).unwrap_err();
             assert_eq!(error.code, Code::Usage);

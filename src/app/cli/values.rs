@@ -125,6 +125,23 @@ pub enum ProgressMode {
     Never,
 }
 
+/// A part of a whole, above 0 and up to 1.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct PartArg(pub f64);
+
+impl FromStr for PartArg {
+    type Err = String;
+
+    /// Parses a number such as `0.9`.
+    ///
+    /// # Errors
+    /// The expected form, as text.
+    fn from_str(text: &str) -> Result<PartArg, String> {
+        let part = text.parse().ok().filter(|part: &f64| *part > 0.0 && *part <= 1.0);
+        part.map(PartArg).ok_or_else(|| "a number above 0 and up to 1, such as 0.9".into())
+    }
+}
+
 /// The nodes of one side of a benchmark, each `host:port`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BenchNodes(pub Vec<NodeAddress>);

@@ -49,11 +49,34 @@ impl ReachedNodes {
         settings: &Settings,
         is_cancelled: &dyn Fn() -> bool,
     ) -> Result<ReachedNodes> {
+        ReachedNodes::launch_as(nodes, settings, false, is_cancelled)
+    }
+
+    /// Starts nodes that are measured: they serve several transfers in turn.
+    ///
+    /// # Errors
+    /// Those of the start.
+    pub(crate) fn launch_measured(
+        nodes: &[NodeToStart],
+        settings: &Settings,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<ReachedNodes> {
+        ReachedNodes::launch_as(nodes, settings, true, is_cancelled)
+    }
+
+    fn launch_as(
+        nodes: &[NodeToStart],
+        settings: &Settings,
+        measured: bool,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<ReachedNodes> {
         let began = Instant::now();
         let (starter, deploys) = (settings.starter()?, settings.deploy);
         let host_config = HostConfig { starter, deploys, is_cancelled };
         let names = nodes.iter().map(|node| &node.address).collect::<Vec<&NodeAddress>>();
-        launched(began, &names, settings, |config| launch::start(nodes, config, &host_config))
+        launched(began, &names, settings, |config| {
+            launch::start(nodes, &LaunchConfig { measured, ..config.clone() }, &host_config)
+        })
     }
 
     /// Starts a child process on this machine for each of `hosts`, which `others` reach; none if
@@ -154,6 +177,7 @@ fn launched(
         secret: &key.to_hex(),
         slots: settings.options.slots,
         ports: settings.ports,
+        measured: false,
     })?;
     let mut nodes = BTreeMap::new();
     for (name, addresses) in names.iter().zip(launched.addresses()) {

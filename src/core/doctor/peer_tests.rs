@@ -19,6 +19,7 @@ fn rail(nic: &str, host: [u8; 2], moved: (u64, u64), counted: (u64, u64)) -> Rai
         mtu: Some(1500),
         address: Some(([10, 0, host[0], host[1]], 1).into()),
         counted: Some((counted.0 * MIB, counted.1 * MIB)),
+        faults: 0,
         path: None,
         driver: None,
         wire: None,
@@ -35,6 +36,7 @@ fn node(rails: Vec<RailReport>) -> NodeReport {
         cpu_seconds: 0.0,
         memory_bytes_max: 0,
         seconds: 1.0,
+        load: None,
         rails,
     }
 }

@@ -80,7 +80,8 @@ mod tests {
         let counted = Some((counted.0 * MIB, counted.1 * MIB));
         let (path, driver) = (String::new(), String::new());
         let nic = nic.into();
-        RailStats { nic, sent_bytes, received_bytes, counted, path, driver, wire: None }
+        let faults = 0;
+        RailStats { nic, sent_bytes, received_bytes, counted, faults, path, driver, wire: None }
     }
 
     fn warned(rails: &[RailStats]) -> Vec<String> {

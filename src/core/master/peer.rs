@@ -148,4 +148,5 @@ const NO_STATS: NodeStats = NodeStats {
     memory_bytes_max: 0,
     rails: Vec::new(),
     warnings: Vec::new(),
+    load: None,
 };

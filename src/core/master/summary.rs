@@ -181,6 +181,7 @@ fn node(entry: &RosterEntry, peer: &PeerRecord, seconds: f64) -> NodeReport {
             mtu: rail_of(&rail.nic).and_then(|rail| rail.mtu),
             address: rail_of(&rail.nic).map(|rail| rail.address),
             counted: rail.counted,
+            faults: rail.faults,
         }
     });
     NodeReport {
@@ -191,6 +192,7 @@ fn node(entry: &RosterEntry, peer: &PeerRecord, seconds: f64) -> NodeReport {
         cpu_seconds: peer.stats().cpu_ns as f64 / 1e9,
         memory_bytes_max: peer.stats().memory_bytes_max,
         seconds: peer.stats().active_ns as f64 / 1e9,
+        load: peer.stats().load,
         rails: rails.collect(),
     }
 }

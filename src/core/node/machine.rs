@@ -80,6 +80,9 @@ pub(crate) struct NodeMachine {
     alone_since: Option<Moment>,
     /// True if the launcher of a launched node is heard regularly.
     launcher_beats: bool,
+    /// True for a launched node that serves several transfers, one after the other: it ends with
+    /// its launcher, not with a master.
+    has_several: bool,
     /// True while the launcher of a launched node is out of reach: then it does not wait for a
     /// master that is lost.
     launcher_is_silent: bool,
@@ -109,6 +112,7 @@ impl NodeMachine {
             resting: None,
             alone_since: launched.then_some(now),
             launcher_beats: false,
+            has_several: false,
             launcher_is_silent: false,
             stops: None,
             exits: false,
@@ -122,6 +126,11 @@ impl NodeMachine {
     pub(crate) fn with_launcher_beats(mut self, beats: bool) -> NodeMachine {
         self.launcher_beats = beats;
         self
+    }
+
+    /// Makes a launched node serve several transfers in turn if `has_several`.
+    pub(crate) fn with_several_transfers(self, has_several: bool) -> NodeMachine {
+        NodeMachine { has_several, ..self }
     }
 
     /// The same node with another limit of transfers at once.
@@ -292,10 +301,10 @@ impl NodeMachine {
         }
     }
 
-    /// A launched node serves one master, and ends with it.
+    /// A launched node serves one master, and ends with it, unless it has several transfers.
     fn end_without_masters(&mut self, now: Moment) {
         let is_alone = self.launched && self.sessions.is_empty();
-        let awaits_transfer = self.is_surveyed && self.served.is_none();
+        let awaits_transfer = self.has_several || (self.is_surveyed && self.served.is_none());
         if is_alone && self.attempts.is_empty() && !awaits_transfer {
             self.exit();
         } else if is_alone && self.launcher_is_silent {

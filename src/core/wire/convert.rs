@@ -4,6 +4,7 @@
 //! parts that must agree. Invalid input is refused with the name of its field.
 
 mod fields;
+mod load;
 mod master;
 mod node;
 mod survey;

@@ -302,8 +302,8 @@ pub(crate) enum ToMasterKind {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Prepared {
-    /// One number per row; bit 0 marks a shared file, bit 1 marks a file of which this node keeps
-    /// its part, bit 2 one that an earlier attempt has completed.
+    /// Of each row: bit 0 for a shared file, 1 for one of which this node keeps its part, 2 for one
+    /// that an earlier attempt has completed.
     #[prost(uint32, repeated, tag = "1")]
     pub(crate) rows: Vec<u32>,
     #[prost(uint64, repeated, tag = "2")]
@@ -335,8 +335,7 @@ pub(crate) struct Progress {
     pub(crate) received_bytes: u64,
     #[prost(uint64, tag = "2")]
     pub(crate) sent_bytes: u64,
-    /// Two numbers for each sender: twice its index, plus one if more will be requested of it; and
-    /// its bytes.
+    /// For each sender: twice its index, plus one if more will be requested of it; its bytes.
     #[prost(uint64, repeated, tag = "3")]
     pub(crate) delivered: Vec<u64>,
     /// Remaining bytes of each segment of the node's part of the plan.
@@ -432,10 +431,11 @@ pub(crate) struct Stats {
     pub(crate) commit_ns: u64,
     #[prost(uint32, tag = "24")]
     pub(crate) epoch: u32,
-    /// Of each rail: the level of its least protected flow, and its cipher in the bits from 8 on; 0
-    /// if it had no flow.
+    /// Of each rail: the level of its least protected flow, and its cipher from bit 8 on; or 0.
     #[prost(uint32, repeated, tag = "25")]
     pub(crate) rail_wires: Vec<u32>,
+    #[prost(uint64, repeated, tag = "26")]
+    pub(crate) load: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -25,6 +25,8 @@ pub(crate) struct LaunchConfig<'a> {
     pub(crate) slots: Option<u32>,
     /// Ports at which they listen, instead of those of their rows.
     pub(crate) ports: Option<PortRange>,
+    /// True if the nodes are measured: by several transfers in turn, with their machines' load.
+    pub(crate) measured: bool,
 }
 
 /// Parameters of the start of nodes on other hosts.
@@ -78,6 +80,9 @@ impl LaunchConfig<'_> {
     pub(super) fn node_arguments(&self) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["--root".into(), self.root.into()];
         arguments.extend(log::node_arguments().into_iter().map(OsString::from));
+        if self.measured {
+            arguments.push("--measured".into());
+        }
         if let Some(slots) = self.slots {
             arguments.extend(["--slots".into(), slots.to_string().into()]);
         }

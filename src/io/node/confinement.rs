@@ -9,8 +9,9 @@ use crate::io::store::SealKey;
 
 /// Files of the kernel that a node reads while it runs: its own usage, descriptors and sockets, the
 /// settings of NICs, the positions of devices and CPUs.
-const READ: [&str; 7] = [
+const READ: [&str; 8] = [
     "/proc/self",
+    "/proc/stat",
     "/proc/sys",
     "/proc/cpuinfo",
     "/proc/meminfo",

@@ -85,7 +85,8 @@ impl Node {
     ) {
         self.opener.follow_devices(&self.ports);
         let (policy, refusal) = self.options.wire_policy(&prepare.options.transfer);
-        let node_transfer = NodeTransfer::new(prepare.clone(), policy, ports, &self.ports.nics());
+        let (nics, measured) = (self.ports.nics(), self.options.measured);
+        let node_transfer = NodeTransfer::new(prepare.clone(), policy, ports, &nics, measured);
         transfer_log::log_begin(transfer, &prepare, self.intake.peer(session));
         let key = node_transfer.flows.key().clone();
         self.intake.open_flows(session, prepare.transfer, key, policy);

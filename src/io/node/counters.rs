@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 pub(super) struct NicCounter {
     pub(super) sent_bytes: u64,
     pub(super) received_bytes: u64,
+    /// Packets that it dropped, or found faulty, in either direction.
+    pub(super) faults: u64,
     /// The kernel's number of the interface: one that was made anew has another, and counts from
     /// zero.
     index: u32,
@@ -39,7 +41,8 @@ impl NicCounters {
         // A driver that was loaded anew counts from zero.
         let sent_bytes = now.sent_bytes.checked_sub(then.sent_bytes)?;
         let received_bytes = now.received_bytes.checked_sub(then.received_bytes)?;
-        Some(NicCounter { sent_bytes, received_bytes, index: now.index })
+        let faults = now.faults.saturating_sub(then.faults);
+        Some(NicCounter { sent_bytes, received_bytes, faults, index: now.index })
     }
 }
 
@@ -53,6 +56,7 @@ fn parse(text: &str) -> BTreeMap<String, NicCounter> {
         let counter = NicCounter {
             received_bytes: *columns.first()?,
             sent_bytes: *columns.get(8)?,
+            faults: columns.get(2..4)?.iter().chain(columns.get(10..12)?).sum(),
             index: 0,
         };
         Some((name.trim().to_owned(), counter))
@@ -79,13 +83,14 @@ eth0.5:8589934592  9    0    0    0     0          0         0 17179869184   7  
         let (before, mut now) = (NicCounters(parse(TEXT)), NicCounters(parse(TEXT)));
         assert_eq!(
             before.0["eth0.5"],
-            NicCounter { sent_bytes: 1 << 34, received_bytes: 1 << 33, index: 0 }
+            NicCounter { sent_bytes: 1 << 34, received_bytes: 1 << 33, faults: 0, index: 0 }
         );
         assert_eq!(before.0.len(), 2);
-        now.0.insert("lo".into(), NicCounter { sent_bytes: 1300, received_bytes: 1297, index: 0 });
+        let lo = NicCounter { sent_bytes: 1300, received_bytes: 1297, faults: 3, index: 0 };
+        now.0.insert("lo".into(), lo);
         assert_eq!(
             now.since(&before, "lo"),
-            Some(NicCounter { sent_bytes: 4, received_bytes: 1, index: 0 })
+            Some(NicCounter { sent_bytes: 4, received_bytes: 1, faults: 3, index: 0 })
         );
         assert_eq!(before.since(&now, "lo"), None, "counted from zero again");
         assert_eq!(now.since(&before, "eth9"), None);
@@ -94,7 +99,7 @@ eth0.5:8589934592  9    0    0    0     0          0         0 17179869184   7  
     #[test]
     fn a_nic_that_was_made_anew_has_counted_nothing_that_could_be_compared() {
         let of = |index, bytes| {
-            let counter = NicCounter { sent_bytes: bytes, received_bytes: bytes, index };
+            let counter = NicCounter { sent_bytes: bytes, received_bytes: bytes, faults: 0, index };
             NicCounters([("eth1".to_owned(), counter)].into())
         };
         assert_eq!(

@@ -38,6 +38,7 @@
 //! - [`options`]: what the daemon is told on its command line
 //! - `ciphers`: which of them the processor is fast at
 //! - `counters`: what the NICs counted
+//! - `machine_load`: what the machine did besides, where a node is measured
 //! - `transfer_log`: what the log says of transfers
 //! - `usage`: processor time and memory
 
@@ -58,6 +59,7 @@ mod intake;
 pub(crate) mod keeping;
 mod keyring;
 mod listening;
+mod machine_load;
 mod node_stop;
 mod node_transfer;
 mod openings;

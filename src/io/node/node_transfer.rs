@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::counters::NicCounters;
 use super::histories::CHANGERS;
+use super::machine_load::LoadSnapshot;
 use super::transfer_flows::TransferFlows;
 use super::usage;
 use crate::core::options::WireLevel;
@@ -35,6 +36,8 @@ pub(super) struct NodeTransfer {
     stopped_before: Duration,
     /// Counters of the NICs before any byte of the transfer moved.
     counters_before: NicCounters,
+    /// Load of the machine before, if the node is measured.
+    load_before: Option<LoadSnapshot>,
 }
 
 /// Pieces of a transfer that is small at a node.
@@ -47,6 +50,7 @@ impl NodeTransfer {
         wire: WirePolicy,
         ports: Vec<usize>,
         nics: &[&str],
+        is_measured: bool,
     ) -> NodeTransfer {
         NodeTransfer {
             flows: TransferFlows::new(&prepare, wire, ports),
@@ -57,6 +61,7 @@ impl NodeTransfer {
             cpu_before: usage::cpu(),
             stopped_before: clock::stopped(),
             counters_before: NicCounters::read(nics),
+            load_before: is_measured.then(LoadSnapshot::take),
         }
     }
 
@@ -105,6 +110,7 @@ impl NodeTransfer {
             .unwrap_or(u64::MAX);
         stats.memory_bytes_max = usage::memory_bytes_max();
         stats.warnings = self.warnings(nics);
+        stats.load = self.load_before.as_ref().map(|before| LoadSnapshot::take().since(before));
         let Some(transfer_files) = &self.transfer_files else { return };
         let counters = NicCounters::read(nics);
         stats.rails.clear();
@@ -118,6 +124,7 @@ impl NodeTransfer {
                 }
                 None => {
                     let counted = counters.since(&self.counters_before, nic);
+                    let faults = counted.filter(|_| stats.load.is_some()).map_or(0, |it| it.faults);
                     let counted = counted.map(|it| (it.sent_bytes, it.received_bytes));
                     let same = self.flows.ports().iter().filter(|&&port| nics[port] == nic);
                     let paths: Vec<&PathStats> =
@@ -131,6 +138,7 @@ impl NodeTransfer {
                         sent_bytes,
                         received_bytes,
                         counted,
+                        faults,
                         path,
                         driver,
                         wire,

@@ -46,6 +46,8 @@ pub(crate) struct NodeOptions {
     pub(crate) launched: bool,
     /// Whoever has started it is heard regularly on standard input.
     pub(crate) beats: bool,
+    /// It was started to be measured: by several transfers in turn, with the load of its machine.
+    pub(crate) measured: bool,
     /// Transfers that it takes part in at once.
     pub(crate) transfers_max: usize,
     pub(crate) slots: Option<u32>,
@@ -121,6 +123,7 @@ impl NodeOptions {
         NodeMachine::new(now, nics, self.launched)
             .with_transfers_max(self.transfers_max)
             .with_launcher_beats(self.beats)
+            .with_several_transfers(self.measured)
     }
 
     /// The advert of this node.
@@ -156,6 +159,7 @@ impl NodeOptions {
             wire_min: WireLevel::Clear,
             launched: false,
             beats: false,
+            measured: false,
             transfers_max: TRANSFERS_DEFAULT,
             slots: None,
             pinning: PinningPolicy::None,

@@ -6,12 +6,15 @@ use std::fs;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::ValueEnum;
 
 use super::output::{print, print_apart, print_json};
 use super::run::{own_program, watch};
+use super::stop_signal::StopSignal;
+use super::tournament;
 use crate::app::bench::{
     BenchFigures, BenchStep, NextRun, PROBE_BYTES, parts, rows, svg, threads_enough,
 };
@@ -19,14 +22,26 @@ use crate::app::cli::args::{BenchArgs, BenchNodes};
 use crate::app::cli::events::{EventStream, is_stdout};
 use crate::app::cli::fail;
 use crate::app::cli::signals::cancel_on_signals;
-use crate::app::transfer::{Settings, Transfer, TransferHandle};
+use crate::app::transfer::{Settings, Transfer};
 use crate::core::error::{Code, Error, Result};
 use crate::core::launch::method::LaunchMethod;
 use crate::core::options::TransferOptions;
 use crate::core::report::{NodeReport, Report, TransferState};
 use crate::core::spec::NodeAddress;
 
+/// Duration of a measurement, if none is given.
+const SECONDS: Duration = Duration::from_secs(5);
+
 pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode> {
+    // In a job, all its hosts are meant.
+    let has_sides = args.from.is_some() || args.to.is_some();
+    if !args.hosts.is_empty() || (args.launch == LaunchMethod::Slurm && !has_sides) {
+        return tournament::bench_hosts(args);
+    }
+    if args.min_efficiency.is_some() {
+        return Err(Error::new(Code::Usage, "--min-efficiency is for HOSTs, and there are none")
+            .remedy("name the hosts: cep-fast bench n[01-16] --launch ssh --min-efficiency 0.9"));
+    }
     let (senders, receivers) = sides(args)?;
     let stop = Arc::new(StopSignal::default());
     let on_signal = Arc::clone(&stop);
@@ -40,7 +55,7 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode> {
         .to_possible_value()
         .map_or_else(String::new, |value| value.get_name().to_owned());
     let mut figures = BenchFigures {
-        seconds_asked: args.seconds.as_secs_f64(),
+        seconds_asked: args.seconds.unwrap_or(SECONDS).as_secs_f64(),
         check,
         steps: Vec::new(),
         threads_per_nic: None,
@@ -102,8 +117,8 @@ fn sides(args: &BenchArgs) -> Result<(Vec<NodeAddress>, Vec<NodeAddress>)> {
     let side = |option: &str, nodes: Option<Vec<NodeAddress>>, host: &str| {
         nodes.or_else(|| local(host)).ok_or_else(|| {
             Error::new(Code::Usage, format!("{option} is missing")).remedy(
-                "name the nodes of both sides with --from and --to, or start two here with \
-                 --launch local",
+                "name the nodes of both sides with --from and --to, start two here with --launch \
+                 local, or name hosts and have each measured: n[01-16] --launch ssh",
             )
         })
     };
@@ -176,7 +191,7 @@ impl BenchRun<'_> {
             if report.state != TransferState::Complete {
                 return Ok(report);
             }
-            match parts(&self.paces(&report, &bytes), self.args.seconds) {
+            match parts(&self.paces(&report, &bytes), self.args.seconds.unwrap_or(SECONDS)) {
                 NextRun::Probe(larger) => bytes = larger,
                 NextRun::Measure(enough) => return self.run(limits, &enough),
             }
@@ -234,32 +249,4 @@ impl BenchRun<'_> {
 struct BenchLimits {
     nics: Option<NonZeroU32>,
     threads: Option<NonZeroU32>,
-}
-
-/// Ends the current transfer, and every later one at its start.
-#[derive(Default)]
-struct StopSignal(Mutex<StopState>);
-
-#[derive(Default)]
-struct StopState {
-    is_asked: bool,
-    current: Option<TransferHandle>,
-}
-
-impl StopSignal {
-    fn cancel(&self) {
-        let mut stopping = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        stopping.is_asked = true;
-        if let Some(handle) = &stopping.current {
-            handle.cancel();
-        }
-    }
-
-    fn watch(&self, handle: TransferHandle) {
-        let mut stopping = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if stopping.is_asked {
-            handle.cancel();
-        }
-        stopping.current = Some(handle);
-    }
 }

@@ -48,6 +48,7 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
         wire_min: args.wire_min,
         launched: args.launched,
         beats: args.beats,
+        measured: args.measured,
         transfers_max: usize::from(args.transfers),
         slots: args.slots,
         threads: match args.threads_per_nic {

@@ -152,6 +152,7 @@ impl TryOut<'_> {
             secret: &key.to_hex(),
             slots: None,
             ports: None,
+            measured: false,
         };
         let launched = launch::start_at(self.own, &launch_config)?;
         let node = launched.addresses().flatten().next().expect("one was started");

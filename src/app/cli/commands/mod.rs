@@ -7,6 +7,7 @@ mod client;
 mod copy;
 mod daemon;
 mod doctor;
+mod hosts;
 mod launched;
 mod output;
 mod own_transfers;
@@ -14,6 +15,8 @@ mod plan;
 mod run;
 mod spec_file;
 mod status_text;
+mod stop_signal;
+mod tournament;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

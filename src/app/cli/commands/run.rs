@@ -145,10 +145,10 @@ pub(super) fn watch(
 pub(super) fn settings(args: &TransferArgs) -> Settings {
     Settings {
         launch: args.launch.launch.clone().unwrap_or_default(),
-        ssh: args.launch.ssh.clone(),
-        deploy: args.launch.deploy == DeployMode::Auto,
+        ssh: args.launch.starter.ssh.clone(),
+        deploy: args.launch.starter.deploy == DeployMode::Auto,
         program: own_program(),
-        ports: args.launch.ports,
+        ports: args.launch.starter.ports,
         root: args.launch.root.clone().unwrap_or_else(|| "/".into()),
         key_file: args.keys.key_file.clone(),
         allow_file: args.keys.allow_file.clone(),

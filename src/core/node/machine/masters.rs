@@ -56,7 +56,7 @@ impl NodeMachine {
             others.into_iter().any(|(_, session)| session.transfer.is_some())
         };
         let is_other = |served: &String| *served != prepare.id || has_other_master();
-        self.launched && self.served.as_ref().is_some_and(is_other)
+        self.launched && !self.has_several && self.served.as_ref().is_some_and(is_other)
     }
 
     /// A master ends an attempt that waits for an earlier one: it never begins.

@@ -1,5 +1,6 @@
 //! Statistics of a node about a transfer.
 
+use crate::core::load::MachineLoad;
 use crate::core::wire::terms::WireAgreement;
 
 /// Statistics of one node.
@@ -33,6 +34,8 @@ pub(crate) struct NodeStats {
     pub(crate) rails: Vec<RailStats>,
     /// Lost time, and NICs without traffic: a sentence each, for the report.
     pub(crate) warnings: Vec<String>,
+    /// Load of its machine, if it was started to be measured.
+    pub(crate) load: Option<MachineLoad>,
 }
 
 /// Statistics of one NIC.
@@ -47,6 +50,8 @@ pub(crate) struct RailStats {
     /// Bytes that the NIC counted meanwhile, sent and received, with all headers and other traffic;
     /// `None` if the system does not report them. Several rails of one NIC have the same counts.
     pub(crate) counted: Option<(u64, u64)>,
+    /// Errors and drops that the NIC counted meanwhile, of both directions; 0 without a load.
+    pub(crate) faults: u64,
     /// Description of the data path in one line; empty if no bytes moved.
     pub(crate) path: String,
     /// Description of the operations' driver in one line.

@@ -6,6 +6,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use crate::core::error::Code;
+use crate::core::load::MachineLoad;
 use crate::core::options::{CheckKind, Cipher, DataPath, TransferOptions, WireLevel};
 use crate::core::wire::Check;
 use crate::core::wire::control::*;
@@ -199,6 +200,20 @@ fn have() -> impl Strategy<Value = KeptRanges> {
         .prop_map(|(span, [who, state])| KeptRanges { span, origin: SourceOrigin { who, state } })
 }
 
+/// Faults of NICs are told with a load.
+fn load_of(rails: &[RailStats], counts: &[u64]) -> Option<MachineLoad> {
+    let has_faults = rails.iter().any(|rail| rail.faults > 0);
+    has_faults.then(|| MachineLoad {
+        window_ns: counts[0],
+        wait_ns: counts[1],
+        others_ns: counts[2],
+        stolen_ns: counts[3],
+        cpus: counts[4],
+        resent_segments: counts[5],
+        sent_segments: counts[6],
+    })
+}
+
 fn stats() -> impl Strategy<Value = NodeStats> {
     let rail = ("[a-z0-9.:]{1,15}", any::<[u64; 4]>(), "[ -~]{0,40}").prop_map(
         |(nic, [sent_bytes, received_bytes, out, r#in], path)| RailStats {
@@ -206,6 +221,7 @@ fn stats() -> impl Strategy<Value = NodeStats> {
             sent_bytes,
             received_bytes,
             counted: Some((out, r#in)),
+            faults: out >> 7,
             path,
             driver: "io_uring".to_owned(),
             wire: WireAgreement::of([0x101, 0x103, 0x202][sent_bytes as usize % 3]).ok(),
@@ -230,6 +246,7 @@ fn stats() -> impl Strategy<Value = NodeStats> {
         room_ns: counts[9],
         commit_ns: counts[10],
         epoch: counts[10] as u32,
+        load: load_of(&rails, &counts),
         rails,
         warnings,
     })
@@ -782,11 +799,13 @@ fn plain_stats() -> NodeStats {
             sent_bytes: 0,
             received_bytes: 1 << 40,
             counted: Some((1 << 30, 11 << 37)),
+            faults: 0,
             path: "recv+direct".to_owned(),
             driver: "io_uring".to_owned(),
             wire: Some(WireAgreement { level: WireLevel::Sealed, cipher: Cipher::Aes256Gcm }),
         }],
         warnings: vec![],
+        load: None,
     }
 }
 

@@ -4,7 +4,7 @@ use super::fields::{
     apart, join, key, lines, list, name, node_index, pair, pairs, required, shortened, span,
     span_of, text, within,
 };
-use super::survey;
+use super::{load, survey};
 use crate::core::error::Error;
 use crate::core::wire::control::{
     CheckValue, FlowLoss, KeptRanges, LandedSegment, NodeStats, Prepared, RailStats, RowState,
@@ -308,10 +308,13 @@ impl WireMessage for NodeStats {
                 .iter()
                 .map(|rail| rail.wire.map_or(0, WireAgreement::number))
                 .collect(),
+            load: self.load.map_or_else(Vec::new, |load| load::to_proto(load, &self.rails)),
         }
     }
 
     fn from_proto(proto: proto::Stats) -> Result<NodeStats, WireError> {
+        let mut rails = rails(&proto)?;
+        let load = load::load(&proto.load, &mut rails)?;
         Ok(NodeStats {
             received_bytes: proto.received_bytes,
             sent_bytes: proto.sent_bytes,
@@ -325,7 +328,8 @@ impl WireMessage for NodeStats {
             cpu_ns: proto.cpu_ns,
             memory_bytes_max: proto.memory_bytes_max,
             resumed_bytes: proto.resumed_bytes,
-            rails: rails(&proto)?,
+            load,
+            rails,
             warnings: warnings(&text("the warnings of a node", proto.warnings)?),
         })
     }
@@ -408,6 +412,7 @@ fn rails(proto: &proto::Stats) -> Result<Vec<RailStats>, WireError> {
                 sent_bytes,
                 received_bytes,
                 counted,
+                faults: 0,
                 path: text("the path of a rail", path.to_owned())?,
                 driver: text("the driver of a rail", driver.to_owned())?,
             })

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::core::error::{Code, Error};
+use crate::core::load::MachineLoad;
 use crate::core::options::{CheckKind, Cipher, DataPath, TransferOptions, WireLevel};
 use crate::core::spec::RowRole;
 use crate::core::units::Span;
@@ -49,6 +50,7 @@ fn rail_stats() -> RailStats {
         sent_bytes: u64::MAX,
         received_bytes: u64::MAX,
         counted: Some((u64::MAX, u64::MAX)),
+        faults: u64::MAX,
         path: name(TEXT_BYTES_MAX),
         driver: name(TEXT_BYTES_MAX),
         wire: Some(WireAgreement { level: WireLevel::Sealed, cipher: Cipher::ChaCha20Poly1305 }),
@@ -71,6 +73,15 @@ fn stats() -> NodeStats {
         memory_bytes_max: u64::MAX,
         rails: vec![rail_stats(); RAILS_MAX],
         warnings: vec![name(TEXT_BYTES_MAX - 2)],
+        load: Some(MachineLoad {
+            window_ns: u64::MAX,
+            wait_ns: u64::MAX,
+            others_ns: u64::MAX,
+            stolen_ns: u64::MAX,
+            cpus: u64::MAX,
+            resent_segments: u64::MAX,
+            sent_segments: u64::MAX,
+        }),
     }
 }
 

@@ -1,8 +1,7 @@
 //! Operands as they mean files: checked as far as that goes before anybody is asked.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::fs::OpenOptions;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -12,11 +11,12 @@ use nix::libc;
 use super::files::{CopyFile, CopyOperand, group};
 use crate::app::cli::Operand;
 use crate::app::cli::args::CopyArgs;
-use crate::app::cli::operand::{EVERY_HOST, hosts_of};
+use crate::app::cli::host_operand::hosts_in_file;
+use crate::app::cli::operand::EVERY_HOST;
 use crate::core::error::{Code, Error, Result};
 use crate::core::launch::method::LaunchMethod;
 use crate::core::launch::slurm_job::SlurmJob;
-use crate::core::spec::{NodeAddress, hostlist};
+use crate::core::spec::NodeAddress;
 use crate::io::launch::current_job;
 use crate::io::store::check_kind;
 
@@ -24,8 +24,6 @@ use crate::io::store::check_kind;
 const FILES_MAX: usize = crate::core::spec::NODE_ROWS_MAX;
 /// Port of daemons, if none is given.
 const PORT: u16 = 5000;
-/// Limit on a file of hosts: all the hosts that there may be, with long names.
-const HOSTS_FILE_BYTES_MAX: u64 = hostlist::HOSTS_MAX * 256;
 
 /// Files to copy, where to, and the nodes that take part.
 pub(super) struct CopyRequest {
@@ -126,20 +124,7 @@ fn check_launch(nodes: &[CopyNode], launch: &LaunchMethod, has_key: bool) -> Res
 /// Returns an operand with its hosts, where they are listed in a file.
 fn with_hosts(operand: &Operand) -> Result<Operand> {
     let Some(file) = &operand.hosts_file else { return Ok(operand.clone()) };
-    let cannot = |error: std::io::Error| {
-        Error::new(Code::Usage, format!("{}: cannot be read: {error}", file.display()))
-            .remedy("name a file with a host or a hostlist a line: @FILE:path")
-    };
-    let mut text = String::new();
-    let opened = File::open(file).map_err(cannot)?;
-    opened.take(HOSTS_FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(cannot)?;
-    let hosts = hosts_in(&text).map_err(|(line, expected)| {
-        let what = match line {
-            Some(line) => format!("{}:{line}: expected {expected}", file.display()),
-            None => format!("{}: expected {expected}", file.display()),
-        };
-        Error::new(Code::Usage, what).remedy("a line is a host or a hostlist, or a # and a comment")
-    })?;
+    let hosts = hosts_in_file(file, "@FILE:path")?;
     Ok(Operand { hosts, ..operand.clone() })
 }
 
@@ -158,30 +143,6 @@ fn of_job(
         operand.hosts = job.hosts().to_vec();
     }
     Ok(operands)
-}
-
-/// Fault of a file of hosts: its line, if it has one, and what is expected there.
-type HostsFault = (Option<usize>, String);
-
-/// Returns the hosts that a text lists, or the line that lists none and what is expected there.
-fn hosts_in(text: &str) -> std::result::Result<Vec<String>, HostsFault> {
-    if text.len() as u64 > HOSTS_FILE_BYTES_MAX {
-        return Err((None, format!("at most {HOSTS_FILE_BYTES_MAX} bytes")));
-    }
-    let mut hosts = Vec::new();
-    for (at, line) in text.lines().enumerate() {
-        let line = line.split('#').next().unwrap_or_default().trim();
-        if !line.is_empty() {
-            hosts.append(&mut hosts_of(line).map_err(|expected| (Some(at + 1), expected))?);
-        }
-        if hosts.len() as u64 > hostlist::HOSTS_MAX {
-            return Err((Some(at + 1), format!("at most {} hosts", hostlist::HOSTS_MAX)));
-        }
-    }
-    if hosts.is_empty() {
-        return Err((None, "at least one host".into()));
-    }
-    Ok(hosts)
 }
 
 /// Refuses an operand with a host that is likely meant as something else.
@@ -312,23 +273,6 @@ fn nodes<'a>(operands: impl Iterator<Item = &'a CopyOperand>, port: u16) -> Resu
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_file_of_hosts_has_hostlists_and_comments() {
-        let text = "# the cluster\n\nn[01-02],m # two and one\n  [::1]\n";
-        assert_eq!(hosts_in(text).unwrap(), ["n01", "n02", "m", "::1"]);
-        for (text, line, said) in [
-            ("", None, "at least one"),
-            ("# a\n\n", None, "at least one"),
-            ("a\nb c\n", Some(2), "host"),
-            ("a\n\n-x", Some(3), "'-'"),
-            ("a[1-65536]\nb", Some(2), "65536"),
-            ("a[2-1]", Some(1), ""),
-        ] {
-            let (at, expected) = hosts_in(text).unwrap_err();
-            assert!(at == line && expected.contains(said), "{text:?}: {at:?} {expected}");
-        }
-    }
 
     #[test]
     fn every_host_of_a_job_stands_for_itself() {

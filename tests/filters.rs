@@ -4,41 +4,18 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::thread;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule,
-};
+use seccompiler::{BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
+use support::filter::{behind, filter};
 use support::{cep_fast, code, end_of, folder, folder_in_memory, json, random_bytes, run, stderr};
 
-/// Returns a filter that answers `call`, or those of its calls that match `rules`, with `errno`.
-fn filter(call: i64, errno: i32, rules: Vec<SeccompRule>) -> BpfProgram {
-    let arch = std::env::consts::ARCH.try_into().unwrap();
-    let answer = SeccompAction::Errno(errno.cast_unsigned());
-    SeccompFilter::new(BTreeMap::from([(call, rules)]), SeccompAction::Allow, answer, arch)
-        .unwrap()
-        .try_into()
-        .unwrap()
-}
-
-/// Runs a command under a filter. The filter is set on a thread of its own, and child processes of
-/// the thread inherit it.
+/// Runs a command under a filter to its end.
 fn filtered(filter: &BpfProgram, command: &mut Command) -> Output {
-    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = thread::scope(|scope| {
-        let behind = scope.spawn(|| {
-            seccompiler::apply_filter(filter).unwrap();
-            command.spawn().unwrap()
-        });
-        behind.join().unwrap()
-    });
-    end_of(child)
+    end_of(behind(std::slice::from_ref(filter), command))
 }
 
 fn copy(folder: &Path, filter: &BpfProgram) -> Output {

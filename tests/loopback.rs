@@ -583,3 +583,8 @@ fn without_io_uring_the_same_cases_pass() {
     assert_eq!(code(&output), 0, "{said}");
     assert!(!said.contains(" 0 passed"), "{said}");
 }
+
+#[test]
+fn with_the_calls_of_linux_4_18_the_same_cases_pass() {
+    support::filter::same_cases_with_linux_4_18(&["without_io_uring", "with_the_calls_of"]);
+}

@@ -806,3 +806,8 @@ fn nothing_is_left_beside_a_file_when_its_master_says_that_all_is_done() {
         );
     }
 }
+
+#[test]
+fn with_the_calls_of_linux_4_18_the_same_cases_pass() {
+    support::filter::same_cases_with_linux_4_18(&["with_the_calls_of"]);
+}

@@ -5,6 +5,7 @@
 
 pub(crate) mod capture;
 pub(crate) mod disk;
+pub(crate) mod filter;
 pub(crate) mod lab;
 pub(crate) mod proxy;
 pub(crate) mod sshd;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use cep_fast::{PatternReader, ready_line};
 use random::SplitMix;
+use seccompiler::BpfProgram;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_cep-fast");
 /// The size of a journal's header, and of each record behind it.
@@ -31,6 +33,8 @@ pub(crate) const STATE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/state");
 const RUNTIME: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/runtime");
 /// Far longer than any command here takes.
 const DEADLINE: Duration = Duration::from_secs(90);
+/// Factor by which deadlines of tests are longer, where the processor is emulated.
+const SLOWNESS: &str = "CEP_FAST_TEST_SLOWNESS";
 
 /// Creates a folder that is removed with the test.
 pub(crate) fn folder() -> tempfile::TempDir {
@@ -58,16 +62,26 @@ pub(crate) fn run(command: &mut Command) -> Output {
     end_of(child)
 }
 
+/// Makes a deadline longer where the machine is slower than others.
+fn slowed(deadline: Duration) -> Duration {
+    deadline * std::env::var(SLOWNESS).map_or(1, |factor| factor.parse().unwrap())
+}
+
 /// Waits for the end of a child, within the deadline.
 pub(crate) fn end_of(child: Child) -> Output {
+    end_within(child, slowed(DEADLINE))
+}
+
+/// Waits for the end of a child, no longer than `deadline`.
+pub(crate) fn end_within(child: Child, deadline: Duration) -> Output {
     let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
     let (ended, wait) = channel();
     std::thread::spawn(move || ended.send(child.wait_with_output().unwrap()));
-    match wait.recv_timeout(DEADLINE) {
+    match wait.recv_timeout(deadline) {
         Ok(output) => output,
         Err(_) => {
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
-            panic!("no end in {DEADLINE:?}: {:?}", wait.recv());
+            panic!("no end in {deadline:?}: {:?}", wait.recv());
         }
     }
 }
@@ -160,7 +174,7 @@ pub(crate) fn beside(root: &Path, end: &str) -> Vec<PathBuf> {
 
 /// Waits for a condition, within a deadline.
 pub(crate) fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + slowed(Duration::from_secs(60));
     while !happened() {
         assert!(Instant::now() < deadline, "{what} does not happen");
         std::thread::yield_now();
@@ -207,16 +221,38 @@ impl Daemon {
         Daemon::spawn(&mut command, root, more)
     }
 
+    /// Starts a node under filters of system calls. [`Self::log`] has what it says.
+    pub(crate) fn start_behind(filters: &[BpfProgram], root: &Path, more: &[&str]) -> Daemon {
+        let mut command = cep_fast(&[]);
+        Daemon::prepare(&mut command, root, more);
+        Daemon::of(filter::behind(filters, &mut command))
+    }
+
     /// Starts a node by `command`, which runs the program with the given arguments.
     pub(crate) fn spawn(command: &mut Command, root: &Path, more: &[&str]) -> Daemon {
+        Daemon::prepare(command, root, more);
+        Daemon::of(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn prepare(command: &mut Command, root: &Path, more: &[&str]) {
         command.args(["node", "--listen", "127.0.0.1:0", "--root"]).arg(root).args(more);
         if !more.contains(&"--key-file") {
             command.arg("--insecure-no-key");
         }
         command.env("XDG_STATE_HOME", STATE);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    }
+
+    fn of(mut child: Child) -> Daemon {
         let address = ready_address(&mut child).to_string();
         Daemon { child, address }
+    }
+
+    /// Ends it. Returns what it has logged, where it was started to have that read.
+    pub(crate) fn log(mut self) -> String {
+        self.child.kill().unwrap();
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        log
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -165,10 +165,17 @@ impl FlowOpener {
         if hello.pace_bytes_per_second > 0 {
             // A kernel that cannot sends as fast as it goes; the receiver asks for no more than
             // it wants anyway.
-            let pace = usize::try_from(hello.pace_bytes_per_second).unwrap_or(usize::MAX);
-            let _ = setsockopt(socket, MaxPacingRate, &pace);
+            let _ = setsockopt(socket, MaxPacingRate, &pacing_rate(hello.pace_bytes_per_second));
         }
     }
+}
+
+/// Before Linux 4.20 the kernel read the low half of a rate. One that is larger is rounded up to
+/// where that half means no limit.
+fn pacing_rate(bytes_per_second: u64) -> usize {
+    const LOW: u64 = u32::MAX as u64;
+    let rate = if bytes_per_second > LOW { bytes_per_second | LOW } else { bytes_per_second };
+    usize::try_from(rate).unwrap_or(usize::MAX)
 }
 
 // The kernel takes it as an unsigned long.

@@ -190,6 +190,16 @@ fn the_fields_of_json_are_those_of_the_documents() {
     same_fields("doctor", &doctor, &documented);
     same_fields("a NIC", &doctor["nics"][0], &documented);
     same_fields("a finding", &doctor["findings"][0], &documented);
+
+    let measuring = between(&operating, "### Each node against the others", "### Threads for each");
+    let arguments = ["bench", "a", "b", "--launch", "local", "--seconds", "100ms", "--json"];
+    let fleet = json(&run(&mut cep_fast(&arguments)));
+    let documented = code_spans(measuring);
+    same_fields("a fleet", &fleet, &documented);
+    same_fields("NICs of a fleet", &fleet["nics"][0], &documented);
+    same_fields("a node of a fleet", &fleet["nodes"][0], &documented);
+    same_fields("a NIC of a node", &fleet["nodes"][0]["nics"][0], &documented);
+    same_fields("a distribution", &fleet["efficiency"], &documented);
 }
 
 #[test]
@@ -322,6 +332,9 @@ fn control_proto_has_every_field_with_its_tag() {
 fn example_specifications_have_plans() {
     for entry in fs::read_dir(home().join("docs/examples")).unwrap() {
         let path = entry.unwrap().path();
+        if path.extension().is_none_or(|end| end != "spec") {
+            continue;
+        }
         let output = run(&mut cep_fast(&["plan", path.to_str().unwrap()]));
         assert!(output.status.success(), "{}", path.display());
     }

@@ -10,7 +10,7 @@ pub struct MachineLoad {
     /// the threads.
     pub wait_ns: u64,
     /// Processor time of other processes on the CPUs that the node may use, without those of low
-    /// priority.
+    /// priority while the node is none of them.
     pub others_ns: u64,
     /// Time that a hypervisor gave to others on those CPUs.
     pub stolen_ns: u64,

@@ -249,3 +249,7 @@ fn efficiency(nics: &[NicVerdict]) -> Option<f64> {
 fn part(of: f64, whole: f64) -> f64 {
     if whole > 0.0 { of / whole } else { 0.0 }
 }
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

@@ -28,8 +28,8 @@ pub(super) struct LoadSnapshot {
 /// Ticks of some processors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct CpuTicks {
-    /// Of processes of normal priority. Interrupts are not among them: those of the network are
-    /// this process's own work.
+    /// Of processes, without those of low priority while this one is none of them. Interrupts are
+    /// not among it: those of the network are this process's own work.
     busy: u64,
     stolen: u64,
 }
@@ -50,7 +50,7 @@ impl LoadSnapshot {
             at: awake(),
             own: usage::cpu(),
             waits_ns: waits_ns(),
-            busy: ticks(&text("/proc/stat"), &cpus),
+            busy: ticks(&text("/proc/stat"), &cpus, is_low(&text("/proc/self/stat"))),
             tcp: segments(&text("/proc/self/net/snmp")),
             cpus,
         }
@@ -99,9 +99,17 @@ fn wait_ns(text: &str) -> Option<u64> {
     text.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
+/// Returns true for a process of low priority, from its `stat`: its nice value is the sixteenth
+/// column behind the name in parentheses and its state.
+fn is_low(text: &str) -> bool {
+    let columns = text.rsplit_once(')').map_or("", |(_, columns)| columns);
+    let nice = columns.split_ascii_whitespace().nth(16);
+    nice.and_then(|nice| nice.parse::<i32>().ok()).is_some_and(|nice| nice > 0)
+}
+
 /// Reads the lines of some processors in `/proc/stat`: user, nice, system, idle, iowait, irq,
-/// softirq, steal.
-fn ticks(text: &str, cpus: &[usize]) -> CpuTicks {
+/// softirq, steal. Processes of low priority count beside one that `is_low` itself.
+fn ticks(text: &str, cpus: &[usize], is_low: bool) -> CpuTicks {
     let mut sum = CpuTicks::default();
     for line in text.lines() {
         let mut columns = line.split_ascii_whitespace();
@@ -110,8 +118,8 @@ fn ticks(text: &str, cpus: &[usize]) -> CpuTicks {
             continue;
         }
         let columns: Vec<u64> = columns.map_while(|column| column.parse().ok()).collect();
-        if let [user, _, system, ..] = columns[..] {
-            sum.busy += user + system;
+        if let [user, nice, system, ..] = columns[..] {
+            sum.busy += user + system + if is_low { nice } else { 0 };
         }
         sum.stolen += columns.get(7).copied().unwrap_or(0);
     }
@@ -140,9 +148,12 @@ mod tests {
     fn files_of_the_kernel_are_read() {
         let stat = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 5 100 2 900 7 1 1 4 0 0\n\
                     cpu1 50 0 20 0 0 0 0 0 0 0\ncpu10 1 1 1 1 1 1 1 1 0 0\nintr 7 0\n";
-        assert_eq!(ticks(stat, &[0]), CpuTicks { busy: 7, stolen: 4 });
-        assert_eq!(ticks(stat, &[0, 1]), CpuTicks { busy: 77, stolen: 4 });
-        assert_eq!(ticks("cpu0\n", &[0]), CpuTicks::default());
+        assert_eq!(ticks(stat, &[0], false), CpuTicks { busy: 7, stolen: 4 });
+        assert_eq!(ticks(stat, &[0], true), CpuTicks { busy: 107, stolen: 4 });
+        assert_eq!(ticks(stat, &[0, 1], false), CpuTicks { busy: 77, stolen: 4 });
+        assert_eq!(ticks("cpu0\n", &[0], false), CpuTicks::default());
+        let own = |nice: &str| format!("7 (a) b) R 1 7 7 0 -1 4 1 0 0 0 1 2 0 0 20 {nice} 1 0 9");
+        assert!(is_low(&own("10")) && !is_low(&own("0")) && !is_low(&own("-5")) && !is_low(""));
         assert_eq!(wait_ns("1038464 44510 9\n"), Some(44510));
         assert_eq!(wait_ns(""), None);
         let snmp = "Ip: Forwarding\nIp: 1\nTcp: RtoMin OutSegs RetransSegs InErrs\nTcp: 200 812 \

@@ -332,7 +332,8 @@ fn control_proto_has_every_field_with_its_tag() {
 fn example_specifications_have_plans() {
     for entry in fs::read_dir(home().join("docs/examples")).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_none_or(|end| end != "spec") {
+        // Scripts of jobs are submitted by tests/slurm.rs.
+        if path.extension().is_none_or(|kind| kind != "spec") {
             continue;
         }
         let output = run(&mut cep_fast(&["plan", path.to_str().unwrap()]));

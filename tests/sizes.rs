@@ -121,3 +121,31 @@ fn transfers_with_larger_and_smaller_blocks_run_side_by_side() {
     kill(nix::unistd::Pid::from_raw(slow.id().cast_signed()), Signal::SIGINT).unwrap();
     assert_eq!(code(&end_of(slow)), 130);
 }
+
+/// Nodes with one path on disks of their own, each with a part of its own: the first one's file was
+/// as long as the longest of all, with zeros at its end.
+#[test]
+fn a_file_is_as_long_as_its_rows_although_others_of_that_name_are_longer() {
+    let homes = [support::folder(), support::folder(), support::folder()];
+    let daemons: Vec<Daemon> = homes.iter().map(|home| Daemon::start(home.path(), &[])).collect();
+    let bytes = random_bytes(3, 300_001);
+    fs::write(homes[0].path().join("old"), &bytes).unwrap();
+    let spec = homes[0].path().join("spec");
+    let at = |node: usize| &daemons[node].address;
+    let text = format!(
+        "id slices\nwriter {} file:///old 0 0-300000\nreader {} file:///new 0 0-99999\n\
+         reader {} file:///new 0 100000-199999\nreader {} file:///new 0 200000-300000\n",
+        at(0),
+        at(0),
+        at(1),
+        at(2),
+    );
+    fs::write(&spec, text).unwrap();
+    let output = run(cep_fast(&["run", "--progress", "never"]).arg(&spec));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let ends = [(0, 100_000), (100_000, 200_000), (200_000, 300_001)];
+    for (home, (start, end)) in homes.iter().zip(ends) {
+        let new = fs::read(home.path().join("new")).unwrap();
+        assert!(new == bytes[start..end], "{} bytes", new.len());
+    }
+}

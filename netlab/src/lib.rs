@@ -3,6 +3,7 @@
 //! benchmarks.
 
 mod relay;
+mod slurm;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,6 +17,7 @@ use std::thread;
 use nix::sched::{CloneFlags, setns};
 
 pub use relay::{PathCounts, PathRelay, PathShape};
+pub use slurm::SlurmCluster;
 
 /// Exit status of the script where namespaces are not permitted, and of programs that need them.
 pub const SKIPPED: i32 = 77;

@@ -106,8 +106,9 @@ impl SlurmJob {
 }
 
 /// A step that is beside others, is not bound to some of its CPUs, needs no memory of its own, and
-/// stays when one of its tasks or nodes ends.
-const STEP_OPTIONS: [&str; 12] = [
+/// stays when one of its tasks or nodes ends. Its output is in whole lines: `--unbuffered` would cut
+/// them where a task wrote in parts.
+const STEP_OPTIONS: [&str; 11] = [
     "--overlap",
     "--cpu-bind=none",
     "--mem=0",
@@ -115,7 +116,6 @@ const STEP_OPTIONS: [&str; 12] = [
     "--chdir=/",
     "--job-name=cep-fast",
     "--label",
-    "--unbuffered",
     "--input=all",
     "--no-kill",
     "--kill-on-bad-exit=0",

@@ -307,7 +307,8 @@ fn complete(terms: WriterTerms, event: Event) -> Option<DestinationStep> {
 fn joined_complete(event: Event) -> Option<DestinationStep> {
     let state = State::JoinedComplete;
     Some(match event {
-        Event::MakeRoom => to(state, &[Do::Grow]),
+        // It has its size. Rows that reach further are not whole.
+        Event::MakeRoom => to(state, &[]),
         Event::Begin { is_whole: true } => to(state, &[]),
         Event::Begin { is_whole: false } => to(state, &[Do::RefuseComplete]),
         Event::Forget => to(state, &[Do::ForgetJournal]),

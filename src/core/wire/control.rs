@@ -223,7 +223,7 @@ pub(crate) enum FileSharing {
     Alone,
     /// Other rows write the file, too, and this one creates it.
     Elected {
-        /// Final size of the file.
+        /// Size of the file if all of these rows write to this very file.
         file_bytes: u64,
     },
     /// Another row creates the file.

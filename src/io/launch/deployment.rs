@@ -69,7 +69,7 @@ impl ProgramDeployment {
                 dialect()
             );
             return Err(Error::new(Code::Unreachable, what)
-                .remedy("install it there, in the search path of ssh's sessions"));
+                .remedy("install it there, in the search path of sessions without a terminal"));
         }
         if !is_again && !self.is_first(&mut progress) {
             // A host that has gone says so by its end.

@@ -28,9 +28,12 @@ use crate::core::units::printable;
 use crate::io::clock::{LOOK_EVERY, awake, wait_until};
 
 /// Time in which a step must get on: it starts, a task speaks, bytes are taken.
-const STEP_WITHIN: Duration = Duration::from_secs(9);
+const STEP_WITHIN: Duration = Duration::from_secs(8);
 /// Time for a step in which something failed to say all and end.
 const WORDS_WITHIN: Duration = Duration::from_secs(5);
+/// Time for a step to end with its standard input, and then once more when it is asked to. A host
+/// that does not answer would hold it up; the tasks of all others end by themselves.
+const END_WITHIN: Duration = Duration::from_millis(800);
 /// Hosts that a note names before it counts the others.
 const NAMED_MAX: usize = 3;
 
@@ -302,28 +305,29 @@ impl StepOpening<'_> {
 
     /// Says what comes next, once all hosts have come to the same point.
     fn answer(&mut self) -> Result<()> {
-        let needs = self.states.iter().find_map(|state| match state {
-            TaskState::Needs { system, machine } => Some((system.clone(), machine.clone())),
+        let needs = self.states.iter().enumerate().find_map(|(place, state)| match state {
+            TaskState::Needs { system, machine } => Some((place, system.clone(), machine.clone())),
             _ => None,
         });
         let all_spoke = !self.states.contains(&TaskState::Silent);
         match needs {
-            Some(host) if all_spoke && !self.is_sent => self.send_program(host),
+            Some(needs) if all_spoke && !self.is_sent => self.send_program(needs),
             None if all_spoke => self.give_orders(),
             _ => Ok(()),
         }
     }
 
     /// Sends the program to all tasks, from a thread of its own: they may take their time.
-    fn send_program(&mut self, host: (String, String)) -> Result<()> {
+    fn send_program(&mut self, (place, system, machine): (usize, String, String)) -> Result<()> {
         let Some(mut stdin) = self.stdin.take() else { return Ok(()) };
         self.is_sent = true;
         let deployment = ProgramDeployment::new(self.host_config.deploys, self.config.program);
-        let events = self.sender.clone();
+        let (events, name) = (self.sender.clone(), self.names[place].to_owned());
         let send = move || {
             let progress = || drop(events.send(StepEvent::Progress));
-            let sent = deployment.answer((&host.0, &host.1), true, &mut stdin, progress);
-            let _ = events.send(StepEvent::Sent(sent.map(|_| stdin)));
+            let sent = deployment.answer((&system, &machine), true, &mut stdin, progress);
+            let sent = sent.map(|_| stdin).map_err(|error| error.at(name));
+            let _ = events.send(StepEvent::Sent(sent));
         };
         thread::Builder::new().name("deployment".into()).spawn(send).map(drop).map_err(|error| {
             Error::new(Code::Internal, format!("no thread to send the program: {error}"))
@@ -381,8 +385,14 @@ impl StepOpening<'_> {
 
     fn late(&self) -> Error {
         let lines = self.notes.lines();
-        let silent = |state: &TaskState| !matches!(state, TaskState::Listens(_));
-        let hosts = self.list(silent);
+        let stages: [fn(&TaskState) -> bool; 3] = [
+            |state| *state == TaskState::Silent,
+            |state| matches!(state, TaskState::Needs { .. }),
+            |state| *state == TaskState::Runs,
+        ];
+        // All wait for those that are furthest behind.
+        let behind = stages.into_iter().find(|stage| self.states.iter().any(stage));
+        let hosts = self.list(behind.unwrap_or(stages[0]));
         let seconds = STEP_WITHIN.as_secs();
         let is_begun = self.states.iter().any(|state| *state != TaskState::Silent);
         let slurms = slurm_failure(&hosts, None, lines);
@@ -428,10 +438,10 @@ impl StepOpening<'_> {
         self.stdin = None;
         self.lifelines.end();
         let children = std::slice::from_mut(&mut self.child);
-        if !child::wait_for(children, awake() + child::END_WITHIN / 2) {
+        if !child::wait_for(children, awake() + END_WITHIN) {
             child::ask_to_end(children);
         }
-        child::end(children, awake() + child::END_WITHIN / 2);
+        child::end(children, awake() + END_WITHIN);
     }
 }
 

@@ -167,7 +167,7 @@ fn open_destinations(
             Some(&place) => place,
             None => {
                 let options = sink_options(prepare, uri, row);
-                let sink = Sink::prepare(roots, uri, file_bytes(uri, row, rows), &options);
+                let sink = Sink::prepare(roots, uri, file_bytes(uri, rows), &options);
                 // Nothing is left of a node that could not prepare.
                 let sink = sink.inspect_err(|_| discard(&sinks, false, false))?;
                 let place = (sinks.len(), files);
@@ -230,11 +230,9 @@ fn with_uri(row: &WireRow) -> Result<(DataUri, &WireRow)> {
     Ok((uri, row))
 }
 
-/// Bytes of a destination when it is complete: as far as any row of it reaches.
-fn file_bytes(uri: &DataUri, row: &WireRow, rows: &[(DataUri, &WireRow)]) -> u64 {
-    if let FileSharing::Elected { file_bytes } = row.sharing {
-        return file_bytes;
-    }
+/// Bytes of a destination when it is complete, without those of other nodes: as far as any row of
+/// this one reaches.
+fn file_bytes(uri: &DataUri, rows: &[(DataUri, &WireRow)]) -> u64 {
     let same = rows.iter().filter(|(other, row)| other == uri && row.role == RowRole::Receiver);
     same.map(|(_, row)| row.offset_bytes + row.span.bytes()).max().unwrap_or(0)
 }
@@ -248,6 +246,10 @@ fn sink_options(prepare: &Prepare, uri: &DataUri, row: &WireRow) -> SinkOptions 
             FileSharing::Alone => WriterRole::Sole,
             FileSharing::Elected { .. } => WriterRole::Leader,
             FileSharing::Member => WriterRole::Follower(prepare.node_index),
+        },
+        others_end: match row.sharing {
+            FileSharing::Elected { file_bytes } => file_bytes,
+            FileSharing::Alone | FileSharing::Member => 0,
         },
         keep: prepare.options.transfer.resume.then(|| {
             keeping::keeping(prepare, &row.uri, &keeping::rows_of(&prepare.rows, &row.uri))

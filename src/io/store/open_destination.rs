@@ -28,6 +28,9 @@ pub(crate) struct SinkOptions {
     pub(crate) attempt: [u8; 16],
     /// Part of this node where others write the same path.
     pub(crate) role: WriterRole,
+    /// End of the rows of all nodes that name the path, if that is beyond the own ones. Which of
+    /// them write to this very file is not known yet: each of those makes it long enough.
+    pub(crate) others_end: u64,
     /// Identity of the journal that the file is continued from and kept by; `None` where it starts
     /// from nothing and leaves nothing. Of files alone.
     pub(crate) keep: Option<JournalIdentity>,
@@ -50,7 +53,7 @@ pub(super) struct OpenDestination {
     pub(super) new_journal: Option<NewJournal>,
 }
 
-/// Opens the file at `path`, which will have `file_bytes` bytes, and its journal where it has one.
+/// Opens the file at `path`, in which the own rows end at byte `file_bytes`, and its journal where it has one.
 ///
 /// # Errors
 /// `Data`, with what is in the way.
@@ -160,6 +163,12 @@ impl Search<'_> {
         Ok(None)
     }
 
+    /// Returns true if a file of this size can be what an earlier attempt has made.
+    fn has_size(&self, about: &FileStat) -> bool {
+        let most = self.file_bytes.max(self.options.others_end);
+        (self.file_bytes..=most).contains(&about.st_size.unsigned_abs())
+    }
+
     /// Opens the leader's file, and finds what this node has left in it.
     fn join(&mut self) -> Result<OpeningEvent> {
         let WriterRole::Follower(number) = self.terms.role else { panic!("only followers join") };
@@ -187,7 +196,7 @@ impl Search<'_> {
         };
         let journal = JournalFile::find(&self.place, existing, header);
         // Rows of other nodes, which the journal does not know, may ask for another size.
-        let has_size = existing.st_size.unsigned_abs() == self.file_bytes;
+        let has_size = self.has_size(existing);
         let is_like_recorded = journal.found.complete.is_some_and(|it| is_like(&it, existing));
         if !has_size || !is_like_recorded {
             return OpeningEvent::NoComplete;
@@ -227,7 +236,7 @@ impl Search<'_> {
             }
             WriterRole::Sole | WriterRole::Follower(_) => !journal.found.records.is_empty(),
         };
-        let has_size = about.st_size.unsigned_abs() == self.file_bytes;
+        let has_size = self.has_size(&about);
         if is_kept && has_size {
             self.file = Some(DestinationFile { partial, journal: Some(journal) });
         } else {

@@ -29,6 +29,9 @@ pub(super) fn launched(args: &LaunchedArgs) -> Result<LaunchedTask> {
     // Nobody reads it where the launcher is gone.
     let mut out = io::stdout().lock();
     let host = std::env::var("SLURMD_NODENAME").ok();
+    if host.is_some() {
+        let _ = say_if_narrow(&mut io::stderr());
+    }
     let _ = writeln!(out, "{}", runs(host.as_deref())).and_then(|()| out.flush());
     drop(out);
     let orders = read_orders()?;
@@ -37,6 +40,21 @@ pub(super) fn launched(args: &LaunchedArgs) -> Result<LaunchedTask> {
     words.push(SocketAddr::new(reached_at(), orders.port).to_string());
     words.extend(orders.arguments);
     Ok(LaunchedTask::Node(words.into_iter().map(Into::into).collect()))
+}
+
+/// Warns where a job has one of many CPUs, as jobs have that ask for none.
+fn say_if_narrow(to: &mut impl Write) -> io::Result<()> {
+    let allowed = affinity::cpus_allowed().map_or(0, |cpus| cpus.len());
+    let all = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN);
+    let all = all.ok().flatten().unwrap_or(1);
+    if allowed != 1 || all < 2 {
+        return Ok(());
+    }
+    writeln!(
+        to,
+        "warning: the job has one of {all} CPUs here, which all NICs share: ask for more with \
+         sbatch --cpus-per-task or --exclusive"
+    )
 }
 
 /// Returns the address at which the login of this session came in: the others reach it there, too.

@@ -116,6 +116,7 @@ fn files_of_both_ends(
         transfer: TransferOptions::default(),
         tag: "test".into(),
         attempt: [1; 16],
+        others_end: 0,
         role: WriterRole::Sole,
         keep: None,
     };

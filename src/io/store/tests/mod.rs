@@ -84,6 +84,7 @@ fn options() -> SinkOptions {
         transfer: TransferOptions::default(),
         tag,
         attempt: [1; 16],
+        others_end: 0,
         role: WriterRole::Sole,
         keep: None,
     }

@@ -151,7 +151,8 @@ fn every_host_of_a_job_gets_a_copy_on_its_own_disk() {
         SLURM_NTASKS=9 SLURM_NTASKS_PER_NODE=3 SLURM_MEM_PER_CPU=100 SLURM_CPU_BIND=verbose \
             SSH_CONNECTION='10.9.9.9 1 10.9.9.8 22' copy node4:OWN/out node1:OWN/back
         cmp OWN/back ALL/source
-        printf 'id a\nwriter node1:7 file://OWN/in 0 0-9999999\nreader node2:7 null: 0 0-9999999\n' >ALL/spec
+        printf '%s\n' 'id a' 'writer node1:7 file://OWN/in 0 0-9999999' \
+            'reader node2:7 null: 0 0-9999999' >ALL/spec
         cep-fast run --launch slurm --progress never ALL/spec
         "#,
     );

@@ -19,8 +19,8 @@ const UP_WITHIN: Duration = Duration::from_secs(30);
 /// Interval of looks at what has no event to wait for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// `ip netns exec` mounts /sys anew: Slurm's daemons need the groups of processes below it.
-const SERVE: &str = "mount --rbind /sys/fs/cgroup \"$0/groups\" && hostname \"$1\" && shift && exec \
-                     \"$@\"";
+const SERVE: &str = "mount --rbind /sys/fs/cgroup \"$0/groups\" && hostname \"$1\" && shift && \
+                     exec \"$@\"";
 /// A node's own file system covers the folder of that name.
 const SERVE_INSIDE: &str = "mount --rbind \"$0/groups\" /sys/fs/cgroup && mount -t tmpfs -o \
                             size=3g own \"$0/own\" && exec \"$@\"";
@@ -44,8 +44,8 @@ impl SlurmCluster {
         PROGRAMS.into_iter().find(|name| !folders.iter().any(|folder| folder.join(name).is_file()))
     }
 
-    /// Starts Slurm for the nodes 1 to `nodes` of a lab, which are called node1 and so on, and keeps
-    /// its state in `folder`. The folder `programs` comes first in the search path of its commands
+    /// Starts Slurm for the nodes 1 to `nodes` of a lab, which are called node1 and so on, and
+    /// keeps its state in `folder`. The folder `programs` comes first in the search path of its commands
     /// and jobs; `settings` are further lines of its configuration.
     ///
     /// # Errors

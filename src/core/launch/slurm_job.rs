@@ -106,8 +106,8 @@ impl SlurmJob {
 }
 
 /// A step that is beside others, is not bound to some of its CPUs, needs no memory of its own, and
-/// stays when one of its tasks or nodes ends. Its output is in whole lines: `--unbuffered` would cut
-/// them where a task wrote in parts.
+/// stays when one of its tasks or nodes ends. Its output is in whole lines: `--unbuffered` would
+/// cut them where a task wrote in parts.
 const STEP_OPTIONS: [&str; 11] = [
     "--overlap",
     "--cpu-bind=none",

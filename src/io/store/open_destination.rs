@@ -53,7 +53,8 @@ pub(super) struct OpenDestination {
     pub(super) new_journal: Option<NewJournal>,
 }
 
-/// Opens the file at `path`, in which the own rows end at byte `file_bytes`, and its journal where it has one.
+/// Opens the file at `path`, in which the own rows end at byte `file_bytes`, and its journal where
+/// it has one.
 ///
 /// # Errors
 /// `Data`, with what is in the way.

@@ -45,8 +45,8 @@ impl SlurmCluster {
     }
 
     /// Starts Slurm for the nodes 1 to `nodes` of a lab, which are called node1 and so on, and
-    /// keeps its state in `folder`. The folder `programs` comes first in the search path of its commands
-    /// and jobs; `settings` are further lines of its configuration.
+    /// keeps its state in `folder`. The folder `programs` comes first in the search path of its
+    /// commands and jobs; `settings` are further lines of its configuration.
     ///
     /// # Errors
     /// A program is missing, or did not come up.

@@ -64,6 +64,7 @@ impl MachineReader {
                 .into_iter()
                 .flatten()
                 .collect(),
+            confinement_weakness: confine::files_weakness(),
             capabilities: self.capabilities(),
             congestion_control: text(&self.proc.join("sys/net/ipv4/tcp_congestion_control")),
             tcp_rmem: self.sizes("tcp_rmem"),

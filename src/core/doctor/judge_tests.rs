@@ -22,6 +22,7 @@ fn well() -> MachineReadings {
         memlock_bytes: None,
         is_filtered: Some(false),
         confinement_obstacles: Vec::new(),
+        confinement_weakness: None,
         capabilities: Some(0),
         congestion_control: Some("bbr".into()),
         tcp_rmem: Some([4096, 131_072, 1 << 30]),
@@ -143,6 +144,13 @@ const CASES: &[Case] = &[
         FindingLevel::Shortfall,
         "io_uring",
         "the remedy",
+    ),
+    (
+        "a weak Landlock",
+        |m| m.confinement_weakness = Some("weak".into()),
+        FindingLevel::Note,
+        "confinement",
+        "Linux 6.2",
     ),
     (
         "no order",

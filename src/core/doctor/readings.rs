@@ -29,6 +29,8 @@ pub(crate) struct MachineReadings {
     pub(crate) is_filtered: Option<bool>,
     /// Reasons why this kernel cannot confine a node, if so: its files, its system calls.
     pub(crate) confinement_obstacles: Vec<String>,
+    /// What it leaves a confined node that it should not, if so.
+    pub(crate) confinement_weakness: Option<String>,
     /// Effective capabilities of this process, a bit each; `None` if unknown.
     pub(crate) capabilities: Option<u64>,
     /// Congestion control of TCP.

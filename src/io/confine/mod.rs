@@ -10,7 +10,9 @@ mod files;
 use std::fmt;
 
 pub(crate) use calls::obstacle as calls_obstacle;
-pub(crate) use files::{ConfinedPath, PathAccess, obstacle as files_obstacle};
+pub(crate) use files::{
+    ConfinedPath, PathAccess, obstacle as files_obstacle, weakness as files_weakness,
+};
 
 use crate::core::error::{Code, Error, Result};
 
@@ -29,6 +31,8 @@ pub(crate) enum ConfineMode {
 pub(crate) struct Confinement {
     /// Reason why the files that it may open are not bound, if so.
     files: std::result::Result<(), String>,
+    /// What an old kernel leaves it all the same, if so.
+    weakness: Option<String>,
     /// Reason why its system calls are not bound, if so.
     calls: std::result::Result<(), String>,
     /// Held open: some file systems forget the directories that rules are bound to.
@@ -44,20 +48,26 @@ impl Confinement {
     pub(crate) fn begin(mode: ConfineMode, paths: &[ConfinedPath]) -> Result<Confinement> {
         if mode == ConfineMode::Off {
             let off = || Err("--confine off".to_owned());
-            return Ok(Confinement { files: off(), calls: off(), _held: Vec::new() });
+            return Ok(Confinement {
+                files: off(),
+                weakness: None,
+                calls: off(),
+                _held: Vec::new(),
+            });
         }
         // A refusal changes nothing.
         if mode == ConfineMode::Required {
-            let cannot = files_obstacle().or_else(calls_obstacle);
+            let cannot = files_obstacle().or_else(files_weakness).or_else(calls_obstacle);
             cannot.map_or(Ok(()), |why| Err(refused(&why)))?;
         }
+        let weakness = files_weakness();
         let (files, held) = match files::confine(paths) {
             Ok(held) => (Ok(()), held),
             Err(why) => (Err(why), Vec::new()),
         };
         // Last: the calls above are not among those that are left.
         let calls = calls::confine();
-        let confinement = Confinement { files, calls, _held: held };
+        let confinement = Confinement { files, weakness, calls, _held: held };
         match confinement.obstacle() {
             Some(why) if mode == ConfineMode::Required => Err(refused(why)),
             _ => Ok(confinement),
@@ -71,7 +81,8 @@ impl Confinement {
 
     /// Reason why it is not wholly confined, if so.
     pub(crate) fn obstacle(&self) -> Option<&str> {
-        [&self.files, &self.calls].into_iter().find_map(|it| it.as_ref().err().map(String::as_str))
+        let files = self.files.as_ref().err().or(self.weakness.as_ref());
+        files.or(self.calls.as_ref().err()).map(String::as_str)
     }
 }
 

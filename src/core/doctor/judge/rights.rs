@@ -4,20 +4,29 @@ use crate::core::doctor::diagnosis::{DoctorFinding, FindingLevel, finding};
 use crate::core::doctor::readings::MachineReadings;
 
 pub(super) fn judge(machine: &MachineReadings) -> Vec<DoctorFinding> {
-    let mut findings = vec![confinement(&machine.confinement_obstacles)];
+    let mut findings = vec![confinement(machine)];
     findings.extend(machine.capabilities.map(capabilities));
     findings
 }
 
-fn confinement(obstacles: &[String]) -> DoctorFinding {
-    if obstacles.is_empty() {
-        let found = "a node is bound to its roots (Landlock) and to the calls it needs (seccomp)";
-        return finding(FindingLevel::Ok, "confinement", found);
+fn confinement(machine: &MachineReadings) -> DoctorFinding {
+    let obstacles = &machine.confinement_obstacles;
+    let noted = |found| finding(FindingLevel::Note, "confinement", found);
+    if !obstacles.is_empty() {
+        let cost = "a fault in a node reaches all that its user may; --confine required does not \
+                    start";
+        return noted(obstacles.join("; ")).costs(cost).mended_by(
+            "run Linux 6.2 or later (5.13 binds all but truncation), with landlock in CONFIG_LSM \
+             or lsm= of the kernel",
+        );
     }
-    let cost = "a fault in a node reaches all that its user may; --confine required does not start";
-    finding(FindingLevel::Note, "confinement", obstacles.join("; "))
-        .costs(cost)
-        .mended_by("run Linux 6.2 or later, with landlock in CONFIG_LSM or lsm= of the kernel")
+    if let Some(weakness) = &machine.confinement_weakness {
+        let cost = "a fault in a node can empty files that it may only read; --confine required \
+                    does not start";
+        return noted(weakness.clone()).costs(cost).mended_by("run Linux 6.2 or later");
+    }
+    let found = "a node is bound to its roots (Landlock) and to the calls it needs (seccomp)";
+    finding(FindingLevel::Ok, "confinement", found)
 }
 
 /// A node needs no capability. Each of these buys something.

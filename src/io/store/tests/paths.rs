@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::mkfifo;
 
@@ -249,4 +250,50 @@ fn a_root_is_an_existing_directory() {
     let missing =
         root.open_beneath(Path::new("/gone"), OFlag::O_RDONLY, Mode::empty()).unwrap_err();
     assert_eq!((missing.code, missing.message.as_str()), (Code::Data, "/gone is missing"));
+}
+
+/// While names are swapped, and a directory that is walked through is moved out of the root, either
+/// way of opening finds what is inside, or nothing.
+#[test]
+fn names_that_change_during_the_look_up_lead_nowhere_else() {
+    let home = directory();
+    let at = |name: &str| home.path().join(name);
+    fs::create_dir_all(at("root/a/b")).unwrap();
+    fs::create_dir_all(at("root/real")).unwrap();
+    fs::create_dir_all(at("secret/b")).unwrap();
+    for file in ["root/x", "root/real/x", "secret/x", "x"] {
+        fs::write(at(file), file).unwrap();
+    }
+    symlink("../secret", at("root/swapped")).unwrap();
+    // From where the directory is moved to, it leads to the file beside the root.
+    symlink("a/b/../../x", at("root/moving")).unwrap();
+    let inode = |name: &str| fs::metadata(at(name)).unwrap().ino();
+    let inside = [inode("root/x"), inode("root/real/x")];
+    let root = StoreRoot::open(&at("root")).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let (real, swapped) = (at("root/real"), at("root/swapped"));
+                renameat2(AT_FDCWD, &real, AT_FDCWD, &swapped, RenameFlags::RENAME_EXCHANGE)
+                    .unwrap();
+                fs::rename(at("root/a/b"), at("secret/b")).unwrap();
+                fs::rename(at("secret/b"), at("root/a/b")).unwrap();
+            }
+        });
+        let (mut found, mut wrong) = (0, Vec::new());
+        for path in ["/real/x", "/swapped/x", "/moving"].into_iter().cycle().take(6000) {
+            let (path, flags) = (Path::new(path), OFlag::O_RDONLY);
+            let by_kernel = root.try_open(path, flags, Mode::empty());
+            let by_walk = root.walk_beneath(path, flags, Mode::empty());
+            for file in [by_kernel, by_walk].into_iter().flatten().flatten() {
+                found += 1;
+                let is_inside = inside.contains(&fstat(&file).unwrap().st_ino);
+                wrong.extend((!is_inside).then_some(path));
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(found > 0, "nothing was ever found");
+        assert_eq!(wrong, Vec::<&Path>::new());
+    });
 }

@@ -1,12 +1,13 @@
 //! `doctor` on the machine of the tests: both forms of output and the exit status agree on the
-//! findings.
+//! findings. And on hosts over ssh: what differs between them.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
 
 use serde_json::Value;
 
-use support::{cep_fast, run};
+use support::sshd::{SshHost, Sshd};
+use support::{PROGRAM, cep_fast, code, json, run, stderr};
 
 fn doctor(arguments: &[&str], plain: bool) -> (Option<i32>, String) {
     let mut command = cep_fast(&["doctor"]);
@@ -61,4 +62,65 @@ fn a_machine_that_does_without_a_ring_is_not_well() {
         (&finding["level"], &finding["remedy"]),
         (&"shortfall".into(), &"unset CEP_FAST_IO".into())
     );
+}
+
+#[test]
+fn hosts_are_examined_over_ssh_and_what_differs_is_named() {
+    let hosts =
+        [SshHost::new("a"), SshHost::new("b").first("export CEP_FAST_IO=plain"), SshHost::new("c")];
+    let Some(sshd) = Sshd::start(&hosts) else { return };
+    for host in &hosts {
+        let program = sshd.programs(host.name()).join("cep-fast");
+        std::os::unix::fs::symlink(PROGRAM, program).unwrap();
+    }
+    let examine = |more: &[&str]| {
+        let mut command = cep_fast(&["doctor", "a,b", "c", "--launch", "ssh", "--deploy", "never"]);
+        command.arg("--ssh").arg(sshd.ssh()).args(more).env_remove("CEP_FAST_IO");
+        run(&mut command)
+    };
+    let output = examine(&["--json"]);
+    assert_eq!(code(&output), 5, "{}", stderr(&output));
+    let found = json(&output);
+    let names: Vec<&str> =
+        found["hosts"].as_array().unwrap().iter().map(|it| it["host"].as_str().unwrap()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    let (own, of_a) = (doctor(&["--json"], false).1, &found["hosts"][0]);
+    let own: Value = serde_json::from_str(&own).unwrap();
+    assert_eq!((&of_a["kernel"], &of_a["shortfalls"]), (&own["kernel"], &own["shortfalls"]));
+    let findings = found["findings"].as_array().unwrap();
+    let ring = findings.iter().find(|finding| finding["about"] == "io_uring").unwrap();
+    assert_eq!(ring["hosts"], serde_json::json!(["b"]), "{found}");
+    assert_eq!(ring["remedy"], "unset CEP_FAST_IO");
+    let differences = found["differences"].as_array().unwrap();
+    let path = differences.iter().find(|it| it["about"] == "data path").unwrap();
+    assert_eq!(path["values"][0]["hosts"], serde_json::json!(["a", "c"]), "{found}");
+    assert_eq!(path["values"][1], serde_json::json!({"value": "plain", "hosts": ["b"]}));
+
+    let output = examine(&[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("3 hosts examined.\n\ndata path differs:\n"), "{text}");
+    assert!(
+        text.contains("\n  plain: b\n") && text.contains("\nSHORTFALL  b: io_uring: "),
+        "{text}"
+    );
+    assert!(text.contains("\n           try: unset CEP_FAST_IO\n"), "{text}");
+    support::wait_for("the end of all sessions", || sshd.sessions().is_empty());
+}
+
+#[test]
+fn mistakes_are_named() {
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&["a"], 2, "a: expected "),
+        (&["a:1", "b:1"], 2, "b:1 is one host too many"),
+        (&["--launch", "ssh"], 2, "--launch ssh examines hosts, and none is named"),
+        (&["a:1", "--launch", "ssh"], 2, "a:1: expected [user@]host"),
+        (&["me@a", "--launch", "local"], 2, "me@a: --launch local logs in nowhere"),
+        (&["a", "--launch", "sh"], 2, "--launch"),
+    ];
+    for (arguments, status, said) in cases {
+        let output = run(cep_fast(&["doctor"]).args(arguments));
+        assert_eq!(code(&output), status, "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(said), "{arguments:?}: {}", stderr(&output));
+        assert!(output.stdout.is_empty());
+    }
 }

@@ -18,6 +18,7 @@ pub use super::values::{
 use super::values::{duration, expect, slots};
 use crate::app::cli::Operand;
 use crate::core::error::{Code, Error};
+use crate::core::launch::method::LaunchMethod;
 use crate::core::launch::port_range::PortRange;
 use crate::core::options::{Scheduler, WireLevel};
 use crate::core::spec::NodeAddress;
@@ -117,7 +118,7 @@ pub enum CliCommand {
     /// Measure nodes against their line rate, memory to memory: over 1 to k NICs, or each node of
     /// many against the others
     Bench(BenchArgs),
-    /// List what keeps this machine from line rate, with remedies
+    /// List what keeps this machine from line rate, or each of many hosts, with remedies
     Doctor(DoctorArgs),
     /// Run the node daemon: serve and receive below a directory, for holders of the key
     Node(NodeArgs),
@@ -320,14 +321,26 @@ pub struct NodeArgs {
     /// The node serves several transfers, one after the other, and reports its machine's load
     #[arg(long, hide = true, requires = "launched")]
     pub measured: bool,
+    /// The machine is examined before the node listens, and the node tells what was found
+    #[arg(long, hide = true, requires = "launched")]
+    pub examined: bool,
 }
 
 /// Arguments of `doctor`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DoctorArgs {
-    /// A node with which every pair of rails is tested in both directions for a few seconds
-    #[arg(value_name = "HOST:PORT", value_parser = expect::<NodeAddress>)]
-    pub peer: Option<NodeAddress>,
+    /// A node, HOST:PORT, with which every pair of rails is tested in both directions for a few
+    /// seconds; with --launch, hosts that are examined instead of this machine: [user@]host[,host…]
+    /// with hostlists, or @FILE
+    #[arg(value_name = "HOST")]
+    pub hosts: Vec<String>,
+    /// Examination of hosts: over ssh, in the Slurm job (without HOST, all of it), by 'COMMAND
+    /// {host} {command}', or here as local
+    #[arg(long, value_name = "HOW", value_parser = expect::<LaunchMethod>)]
+    pub launch: Option<LaunchMethod>,
+    #[command(flatten)]
+    /// Start on other hosts.
+    pub starter: StarterArgs,
     #[command(flatten)]
     /// Keys of this machine and of the node.
     pub keys: KeyArgs,

@@ -124,7 +124,6 @@ fn mistakes_are_usage_errors() {
         "keygen",
         "bench --from a --to b:1",
         "bench --launch local --seconds 0",
-        "doctor a",
     ];
     for line in lines {
         assert_eq!(typed(line).unwrap_err().exit_code(), 2, "{line}");

@@ -10,7 +10,7 @@ use super::settings::Settings;
 use crate::core::error::{Code, Error, Result};
 use crate::core::spec::NodeAddress;
 use crate::io::launch;
-use crate::io::launch::{HostConfig, LaunchConfig, LaunchedNodes, NodeToStart};
+use crate::io::launch::{HostConfig, LaunchConfig, LaunchPurpose, LaunchedNodes, NodeToStart};
 use crate::io::master::file_limit;
 use crate::io::master::survey::{SurveyPeer, SurveySessions};
 use crate::io::session::{DialKey, Key};
@@ -49,25 +49,17 @@ impl ReachedNodes {
         settings: &Settings,
         is_cancelled: &dyn Fn() -> bool,
     ) -> Result<ReachedNodes> {
-        ReachedNodes::launch_as(nodes, settings, false, is_cancelled)
+        ReachedNodes::launch_to(LaunchPurpose::Transfer, nodes, settings, is_cancelled)
     }
 
-    /// Starts nodes that are measured: they serve several transfers in turn.
+    /// Starts nodes for a purpose.
     ///
     /// # Errors
     /// Those of the start.
-    pub(crate) fn launch_measured(
+    pub(crate) fn launch_to(
+        purpose: LaunchPurpose,
         nodes: &[NodeToStart],
         settings: &Settings,
-        is_cancelled: &dyn Fn() -> bool,
-    ) -> Result<ReachedNodes> {
-        ReachedNodes::launch_as(nodes, settings, true, is_cancelled)
-    }
-
-    fn launch_as(
-        nodes: &[NodeToStart],
-        settings: &Settings,
-        measured: bool,
         is_cancelled: &dyn Fn() -> bool,
     ) -> Result<ReachedNodes> {
         let began = Instant::now();
@@ -75,7 +67,7 @@ impl ReachedNodes {
         let host_config = HostConfig { starter, deploys, is_cancelled };
         let names = nodes.iter().map(|node| &node.address).collect::<Vec<&NodeAddress>>();
         launched(began, &names, settings, |config| {
-            launch::start(nodes, &LaunchConfig { measured, ..config.clone() }, &host_config)
+            launch::start(nodes, &LaunchConfig { purpose, ..config.clone() }, &host_config)
         })
     }
 
@@ -177,7 +169,7 @@ fn launched(
         secret: &key.to_hex(),
         slots: settings.options.slots,
         ports: settings.ports,
-        measured: false,
+        purpose: LaunchPurpose::Transfer,
     })?;
     let mut nodes = BTreeMap::new();
     for (name, addresses) in names.iter().zip(launched.addresses()) {

@@ -42,6 +42,9 @@ pub(crate) const PATH_BYTES_MAX: usize = 4096;
 /// Questions of one survey, and its answers: more are asked one message after the other.
 pub(crate) const SURVEY_MAX: usize = 1 << 10;
 
+/// Size of the diagnosis of a machine: JSON with a line for each of some hundred interfaces.
+pub(crate) const DIAGNOSIS_BYTES_MAX: usize = 256 << 10;
+
 /// Segments of one receiver's part of a plan: at the end it reports each of them.
 pub(crate) const SEGMENTS_MAX: usize = 1 << 17;
 

@@ -237,7 +237,7 @@ pub(crate) struct Survey {
 pub(crate) struct SurveyQuestion {
     #[prost(bytes = "vec", tag = "1")]
     pub(crate) path: Vec<u8>,
-    /// 1 source, 2 destination, 3 make a token, 4 find it, 5 remove it.
+    /// 1 source, 2 destination, 3 make a token, 4 find it, 5 remove it, 6 diagnosis.
     #[prost(uint32, tag = "2")]
     pub(crate) subject: u32,
     #[prost(bytes = "vec", tag = "3")]
@@ -252,7 +252,7 @@ pub(crate) struct Surveyed {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct SurveyAnswer {
-    /// 1 source, 2 destination, 3 directory as destination, 4 token, 5 no token, 6 failed.
+    /// 1 source, 2 destination, 3 directory there, 4 token, 5 no token, 6 failed, 7 diagnosis.
     #[prost(uint32, tag = "1")]
     pub(crate) kind: u32,
     #[prost(bytes = "vec", tag = "2")]

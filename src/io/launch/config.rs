@@ -25,8 +25,18 @@ pub(crate) struct LaunchConfig<'a> {
     pub(crate) slots: Option<u32>,
     /// Ports at which they listen, instead of those of their rows.
     pub(crate) ports: Option<PortRange>,
-    /// True if the nodes are measured: by several transfers in turn, with their machines' load.
-    pub(crate) measured: bool,
+    pub(crate) purpose: LaunchPurpose,
+}
+
+/// Purpose of launched nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LaunchPurpose {
+    /// One transfer.
+    Transfer,
+    /// Several transfers in turn, with the load of their machines.
+    Measure,
+    /// The examination of their machines.
+    Examine,
 }
 
 /// Parameters of the start of nodes on other hosts.
@@ -80,8 +90,10 @@ impl LaunchConfig<'_> {
     pub(super) fn node_arguments(&self) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["--root".into(), self.root.into()];
         arguments.extend(log::node_arguments().into_iter().map(OsString::from));
-        if self.measured {
-            arguments.push("--measured".into());
+        match self.purpose {
+            LaunchPurpose::Transfer => {}
+            LaunchPurpose::Measure => arguments.push("--measured".into()),
+            LaunchPurpose::Examine => arguments.push("--examined".into()),
         }
         if let Some(slots) = self.slots {
             arguments.extend(["--slots".into(), slots.to_string().into()]);

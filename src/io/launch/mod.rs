@@ -21,7 +21,7 @@ mod local;
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, ChildStdin};
 
-pub(crate) use config::{HostConfig, HostStarter, LaunchConfig};
+pub(crate) use config::{HostConfig, HostStarter, LaunchConfig, LaunchPurpose};
 pub(crate) use local::address_towards;
 
 use crate::core::error::Result;

@@ -116,7 +116,7 @@ impl Keyring {
         let rights = self.rights_of(master)?;
         let path = from_root(&question.path);
         let role = match question.subject {
-            SurveySubject::Source => RowRole::Sender,
+            SurveySubject::Source | SurveySubject::Diagnosis => RowRole::Sender,
             SurveySubject::Destination
             | SurveySubject::MakeToken(_)
             | SurveySubject::FindToken(_)

@@ -48,6 +48,8 @@ pub(crate) struct NodeOptions {
     pub(crate) beats: bool,
     /// It was started to be measured: by several transfers in turn, with the load of its machine.
     pub(crate) measured: bool,
+    /// What was found on its machine, if it was started to be examined: one JSON object.
+    pub(crate) diagnosis: Option<String>,
     /// Transfers that it takes part in at once.
     pub(crate) transfers_max: usize,
     pub(crate) slots: Option<u32>,
@@ -160,6 +162,7 @@ impl NodeOptions {
             launched: false,
             beats: false,
             measured: false,
+            diagnosis: None,
             transfers_max: TRANSFERS_DEFAULT,
             slots: None,
             pinning: PinningPolicy::None,

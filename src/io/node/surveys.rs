@@ -11,7 +11,7 @@ use crate::core::spec::RootName;
 use crate::core::wire::control::{
     SurveyAnswer, SurveyQuestion, SurveySubject, SurveyedDestination, SurveyedSource,
 };
-use crate::core::wire::limits::PATH_BYTES_MAX;
+use crate::core::wire::limits::{DIAGNOSIS_BYTES_MAX, PATH_BYTES_MAX};
 use crate::io::store::{
     DeclaredRoot, DirectoryToken, StoreRoots, survey_destination, survey_source,
 };
@@ -25,13 +25,19 @@ pub(super) struct NodeSurveys {
     paths: PathRule,
     /// The machine's boot id.
     boot_id: String,
+    /// What was found when the machine was examined, if the node was started for that.
+    diagnosis: Option<String>,
     made: BTreeMap<SessionIx, Vec<DirectoryToken>>,
 }
 
 impl NodeSurveys {
     pub(super) fn new(options: &NodeOptions, boot_id: &str) -> NodeSurveys {
-        let (paths, boot_id) = (PathRule::of(options), boot_id.to_owned());
-        NodeSurveys { paths, boot_id, made: BTreeMap::new() }
+        NodeSurveys {
+            paths: PathRule::of(options),
+            boot_id: boot_id.to_owned(),
+            diagnosis: options.diagnosis.clone(),
+            made: BTreeMap::new(),
+        }
     }
 
     /// Returns the work for the questions of a session, with the verdict about each.
@@ -43,7 +49,7 @@ impl NodeSurveys {
         let made = self.made.get(&session).map_or(0, Vec::len);
         let tokens_max = TOKENS_MAX.saturating_sub(made);
         let (paths, boot_id) = (self.paths, self.boot_id.clone());
-        SurveyJob { questions, paths, boot_id, tokens_max }
+        SurveyJob { questions, paths, boot_id, diagnosis: self.diagnosis.clone(), tokens_max }
     }
 
     /// Keeps the tokens of a worker's result, and returns its answers.
@@ -73,6 +79,8 @@ pub(super) struct SurveyJob {
     pub(super) paths: PathRule,
     /// The machine's boot id.
     pub(super) boot_id: String,
+    /// The machine's diagnosis, if there is one.
+    pub(super) diagnosis: Option<String>,
     /// Number of tokens that may be made.
     pub(super) tokens_max: usize,
 }
@@ -152,7 +160,7 @@ fn without_climbing(path: PathBuf) -> Result<PathBuf> {
 /// Answers the questions of a survey.
 pub(super) fn carry_out(roots: &StoreRoots, job: SurveyJob) -> SurveyResult {
     let mut tokens = Vec::new();
-    let SurveyJob { questions, paths, boot_id, tokens_max } = job;
+    let SurveyJob { questions, paths, boot_id, diagnosis, tokens_max } = job;
     let identity = |(device, inode): (u64, u64)| {
         let mut hasher = blake3::Hasher::new();
         hasher.update(boot_id.as_bytes()).update(&[0]);
@@ -167,6 +175,7 @@ pub(super) fn carry_out(roots: &StoreRoots, job: SurveyJob) -> SurveyResult {
             return Err(Error::new(Code::Data, what).remedy("choose a shorter one"));
         }
         Ok(match question.subject {
+            SurveySubject::Diagnosis => diagnosed(diagnosis.as_ref())?,
             SurveySubject::Source => {
                 let facts = survey_source(roots, &path)?;
                 SurveyAnswer::Source(SurveyedSource {
@@ -207,6 +216,23 @@ pub(super) fn carry_out(roots: &StoreRoots, job: SurveyJob) -> SurveyResult {
     });
     let answers = answers.collect();
     SurveyResult { answers, tokens }
+}
+
+/// Returns the diagnosis of the machine.
+fn diagnosed(diagnosis: Option<&String>) -> Result<SurveyAnswer> {
+    match diagnosis {
+        Some(json) if json.len() <= DIAGNOSIS_BYTES_MAX => {
+            Ok(SurveyAnswer::Diagnosis(json.clone()))
+        }
+        Some(json) => {
+            let what = format!("its diagnosis has {} bytes", json.len());
+            Err(Error::new(Code::Refused, what).remedy("run cep-fast doctor on that host"))
+        }
+        None => {
+            let what = "this node was not started to be examined";
+            Err(Error::new(Code::Refused, what).remedy("run cep-fast doctor on that host"))
+        }
+    }
 }
 
 /// The same failure as the answer to each of `count` questions.

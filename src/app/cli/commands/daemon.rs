@@ -10,6 +10,7 @@ use nix::sys::prctl::set_dumpable;
 use crate::app::cli::args::{AllowedKind, ConfineArg, KeyArgs, NodeArgs, PinArg, ThreadsPerNic};
 use crate::app::cli::root_arg::declared_roots;
 use crate::app::cli::signals;
+use crate::app::doctor;
 use crate::app::transfer::resolve_first;
 use crate::core::error::{Code, Error, Result};
 use crate::core::spec::NodeAddress;
@@ -49,6 +50,8 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
         launched: args.launched,
         beats: args.beats,
         measured: args.measured,
+        // Before the node is confined: its limits are those of whoever started it.
+        diagnosis: args.examined.then(|| doctor::examine().json()),
         transfers_max: usize::from(args.transfers),
         slots: args.slots,
         threads: match args.threads_per_nic {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::examined_hosts;
 use super::output::{print, print_json};
 use super::run::own_program;
 use crate::app::bench::{NextRun, PROBE_BYTES, parts, rows};
@@ -15,11 +16,12 @@ use crate::app::doctor;
 use crate::app::doctor::{DoctorPeer, PairDirection, pairs};
 use crate::app::transfer::{Settings, Transfer, resolve_one};
 use crate::core::error::{Code, Error, Result};
+use crate::core::launch::method::LaunchMethod;
 use crate::core::report::{NodeReport, Report, ReportError};
 use crate::core::spec::NodeAddress;
 use crate::core::units::printable_lines;
 use crate::io::launch;
-use crate::io::launch::LaunchConfig;
+use crate::io::launch::{LaunchConfig, LaunchPurpose};
 use crate::io::node::options::NodeOptions;
 use crate::io::session::{Identity, Key};
 
@@ -33,10 +35,14 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 const ROOT: &str = "/sys/class/net";
 
 pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
+    if args.launch.as_ref().is_some_and(|launch| *launch != LaunchMethod::None) {
+        return examined_hosts::examine_hosts(args);
+    }
+    let peer = peer_of(args)?;
     let identity = args.keys.key_file.as_deref().map(Identity::load).transpose()?;
     let key = identity.map(|identity| identity.names());
     let mut diagnosis = doctor::examine();
-    let tried = args.peer.as_ref().map(|peer| with_peer(peer, &args.keys));
+    let tried = peer.as_ref().map(|peer| with_peer(peer, &args.keys));
     let failed = match tried {
         Some(Ok(peer)) => {
             diagnosis = diagnosis.with(peer);
@@ -57,6 +63,22 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
     written?;
     // The machine is the source and destination of data; docs/decisions/0013 explains this code.
     Ok(if diagnosis.is_well() { ExitCode::SUCCESS } else { exit_code(Code::Data) })
+}
+
+/// Returns the node to test this machine with, if one is named.
+fn peer_of(args: &DoctorArgs) -> Result<Option<NodeAddress>> {
+    let usage = |what: String| {
+        Error::new(Code::Usage, what)
+            .remedy("name one node by HOST:PORT, or have each host examined: n[01-16] --launch ssh")
+    };
+    match &args.hosts[..] {
+        [] => Ok(None),
+        [only] => {
+            let expected = |expected| usage(format!("{only}: expected {expected}"));
+            only.parse().map(Some).map_err(expected)
+        }
+        [_, second, ..] => Err(usage(format!("{second} is one host too many"))),
+    }
 }
 
 /// Returns the JSON object of a diagnosis, with the key in use and the error that prevented the
@@ -152,7 +174,7 @@ impl TryOut<'_> {
             secret: &key.to_hex(),
             slots: None,
             ports: None,
-            measured: false,
+            purpose: LaunchPurpose::Transfer,
         };
         let launched = launch::start_at(self.own, &launch_config)?;
         let node = launched.addresses().flatten().next().expect("one was started");

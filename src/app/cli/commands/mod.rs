@@ -7,6 +7,7 @@ mod client;
 mod copy;
 mod daemon;
 mod doctor;
+mod examined_hosts;
 mod hosts;
 mod launched;
 mod output;

@@ -23,7 +23,7 @@ use crate::core::options::TransferOptions;
 use crate::core::report::{Report, TransferState};
 use crate::core::spec::{NodeAddress, Spec};
 use crate::io::clock::awake;
-use crate::io::launch::current_job;
+use crate::io::launch::{LaunchPurpose, current_job};
 
 /// Partners of each node. One that is slow spoils one of them, and nodes are judged by their best.
 const PARTNERS: usize = 3;
@@ -47,7 +47,8 @@ pub(super) fn bench_hosts(args: &BenchArgs) -> Result<ExitCode> {
     let stop = Arc::new(StopSignal::default());
     let on_signal = Arc::clone(&stop);
     cancel_on_signals(move || on_signal.cancel())?;
-    let reached = ReachedNodes::launch_measured(&nodes, &settings, &|| stop.is_asked())?;
+    let reached =
+        ReachedNodes::launch_to(LaunchPurpose::Measure, &nodes, &settings, &|| stop.is_asked())?;
     let seconds = args.seconds.unwrap_or(SECONDS);
     let addresses = nodes.into_iter().map(|node| node.address).collect();
     let tournament = Tournament { args, settings, addresses, reached: Arc::new(reached), stop };

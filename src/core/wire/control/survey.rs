@@ -29,6 +29,8 @@ pub(crate) enum SurveySubject {
     FindToken(SurveyToken),
     /// Remove a token from the directory at the path.
     RemoveToken(SurveyToken),
+    /// The machine itself, of a node that was started to be examined; the path is empty.
+    Diagnosis,
 }
 
 /// Answer to a [`SurveyQuestion`].
@@ -40,6 +42,8 @@ pub(crate) enum SurveyAnswer {
     Destination(SurveyedDestination),
     /// The token is in the directory now, or not.
     Token(bool),
+    /// The machine was examined: one JSON object, as `doctor` prints it.
+    Diagnosis(String),
     /// Neither of these, for this reason.
     Failed(Error),
 }
@@ -78,6 +82,7 @@ impl SurveyAnswer {
                     | SurveySubject::FindToken(_)
                     | SurveySubject::RemoveToken(_)
             ),
+            SurveyAnswer::Diagnosis(_) => subject == SurveySubject::Diagnosis,
             SurveyAnswer::Failed(_) => true,
         }
     }

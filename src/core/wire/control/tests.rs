@@ -299,6 +299,7 @@ fn survey_question() -> impl Strategy<Value = SurveyQuestion> {
         any::<SurveyToken>().prop_map(SurveySubject::MakeToken),
         any::<SurveyToken>().prop_map(SurveySubject::FindToken),
         any::<SurveyToken>().prop_map(SurveySubject::RemoveToken),
+        Just(SurveySubject::Diagnosis),
     ];
     (path(), subject).prop_map(|(path, subject)| SurveyQuestion { path, subject })
 }
@@ -317,6 +318,7 @@ fn survey_answer() -> impl Strategy<Value = SurveyAnswer> {
             }
         ),
         any::<bool>().prop_map(SurveyAnswer::Token),
+        ".{0,60}".prop_map(SurveyAnswer::Diagnosis),
         error().prop_map(without_ranges).prop_map(SurveyAnswer::Failed),
     ]
 }

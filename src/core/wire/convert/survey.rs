@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use super::fields::{key, list, required, within};
+use super::fields::{key, list, required, text_within, within};
 use crate::core::error::Error;
 use crate::core::wire::control::{
     SurveyAnswer, SurveyQuestion, SurveySubject, SurveyedDestination, SurveyedSource, WireMessage,
 };
-use crate::core::wire::limits::{PATH_BYTES_MAX, SURVEY_MAX};
+use crate::core::wire::limits::{DIAGNOSIS_BYTES_MAX, PATH_BYTES_MAX, SURVEY_MAX};
 use crate::core::wire::{WireError, proto};
 
 pub(super) fn questions_to_proto(questions: &[SurveyQuestion]) -> proto::Survey {
@@ -38,6 +38,7 @@ impl WireMessage for SurveyQuestion {
             SurveySubject::MakeToken(token) => (3, token.to_vec()),
             SurveySubject::FindToken(token) => (4, token.to_vec()),
             SurveySubject::RemoveToken(token) => (5, token.to_vec()),
+            SurveySubject::Diagnosis => (6, Vec::new()),
         };
         proto::SurveyQuestion { path: bytes_of(&self.path), subject, token }
     }
@@ -50,6 +51,7 @@ impl WireMessage for SurveyQuestion {
             3 => SurveySubject::MakeToken(token()?),
             4 => SurveySubject::FindToken(token()?),
             5 => SurveySubject::RemoveToken(token()?),
+            6 => SurveySubject::Diagnosis,
             other => {
                 let field = "the subject of a question";
                 return Err(WireError::Unknown { field, value: other.into() });
@@ -82,6 +84,11 @@ impl WireMessage for SurveyAnswer {
                 kind: if *is_there { TOKEN } else { NO_TOKEN },
                 ..proto::SurveyAnswer::default()
             },
+            SurveyAnswer::Diagnosis(json) => proto::SurveyAnswer {
+                kind: DIAGNOSIS,
+                message: json.clone(),
+                ..proto::SurveyAnswer::default()
+            },
             SurveyAnswer::Failed(error) => {
                 let proto::Failure { code, message, remedy, .. } = error.to_proto();
                 let unset = proto::SurveyAnswer::default();
@@ -105,6 +112,11 @@ impl WireMessage for SurveyAnswer {
                 identity: proto.identity,
             }),
             TOKEN | NO_TOKEN => SurveyAnswer::Token(proto.kind == TOKEN),
+            DIAGNOSIS => {
+                let field = "the diagnosis of a machine";
+                let json = text_within(field, proto.message, DIAGNOSIS_BYTES_MAX)?;
+                SurveyAnswer::Diagnosis(json)
+            }
             FAILED => {
                 let proto::SurveyAnswer { code, message, remedy, .. } = proto;
                 let unset = proto::Failure::default();
@@ -125,6 +137,7 @@ const DIRECTORY: u32 = 3;
 const TOKEN: u32 = 4;
 const NO_TOKEN: u32 = 5;
 const FAILED: u32 = 6;
+const DIAGNOSIS: u32 = 7;
 
 fn bytes_of(path: &Path) -> Vec<u8> {
     path.as_os_str().as_bytes().to_vec()

@@ -289,3 +289,38 @@ fn the_job_scripts_of_the_documents_work() {
     cluster.done(NODES, "everywhere cmp OWN/again ALL/source");
     cluster.nothing_is_left();
 }
+
+#[test]
+fn every_node_of_a_job_is_measured_and_examined() {
+    let Some(cluster) = Cluster::start("50mbit") else { return };
+    cluster.network.fault(3, 1, &["rate", "5mbit"]).unwrap();
+    cluster.done(
+        NODES,
+        r#"
+        cep-fast bench --launch slurm --wire clear --check none --progress never \
+            --min-efficiency 0.6 --json >ALL/bench
+        status=$?; [ $status = 5 ] || { echo "bench ends with $status"; exit 1; }
+        cep-fast doctor --launch slurm --json >ALL/doctor
+        status=$?; [ $status = 0 ] || [ $status = 5 ] || { echo "doctor: $status"; exit 1; }
+        cep-fast doctor 'node[1-2]' --launch slurm >ALL/two
+        grep -q '^2 hosts examined' ALL/two || exit 1
+        env -u SLURM_JOB_ID -u SLURM_JOBID bash -c "$(declare -f refused);
+            refused 2 'this process is in none' bench --launch slurm" || exit 1
+        "#,
+    );
+    let said = |name: &str| -> serde_json::Value {
+        serde_json::from_str(&fs::read_to_string(cluster.path(name)).unwrap()).unwrap()
+    };
+    let (figures, found) = (said("bench"), said("doctor"));
+    let nodes = figures["nodes"].as_array().unwrap();
+    assert_eq!((nodes.len(), found["hosts"].as_array().unwrap().len()), (4, 4));
+    let slow: Vec<&str> = nodes
+        .iter()
+        .filter(|node| node["verdict"] == "slow")
+        .map(|node| node["node"].as_str().unwrap())
+        .collect();
+    assert_eq!(slow, ["node3"], "{figures}");
+    let cause = nodes[0]["causes"][0]["cause"].as_str().unwrap();
+    assert!(cause.starts_with("eth1 sends "), "{cause}");
+    cluster.nothing_is_left();
+}

@@ -227,7 +227,8 @@ impl NodeMachine {
 
     /// Until when a launched node waits for a master.
     fn alone_until(&self) -> Option<Moment> {
-        self.alone_since.filter(|_| !self.launcher_beats).map(|since| since + LEASE)
+        let waits = self.launcher_beats || (self.has_several && self.next_transfer > 0);
+        self.alone_since.filter(|_| !waits).map(|since| since + LEASE)
     }
 
     fn tick(&mut self, now: Moment) {

@@ -341,6 +341,33 @@ fn a_launched_node_ends_with_its_master() {
     assert_eq!(alone.now.since(Moment(SECOND)), LEASE);
 }
 
+#[test]
+fn a_node_of_several_transfers_takes_one_after_the_other_and_ends_with_its_launcher() {
+    let mut bench = Bench::new(true);
+    bench.machine = bench.machine.with_several_transfers(true);
+    for round in 1..4 {
+        bench.prepare(round, u8::try_from(round).unwrap());
+        let transfer = TransferIx(u32::try_from(round).unwrap() - 1);
+        bench.land(round, transfer);
+        let closed = NodeEvent::Closed { session: SessionIx(round), in_order: true };
+        let actions = bench.hear(closed);
+        assert!(!actions.contains(&NodeAction::Exit), "{actions:?}");
+        // How its files came to be is forgotten first, and then they are let go.
+        for _ in 0..2 {
+            let actions = bench.answer(transfer, JobAnswer::Cleared(Ok(())));
+            assert!(!actions.contains(&NodeAction::Exit), "{actions:?}");
+        }
+        assert!(bench.machine.state(transfer).is_none());
+    }
+    // It rests in some rounds, however long they are.
+    assert_eq!(bench.machine.poll_timeout(), None);
+    let actions = bench.hear(NodeEvent::Launcher { is_silent: true });
+    assert_eq!(actions, [NodeAction::Exit]);
+    let mut alone = Bench::new(true);
+    alone.machine = alone.machine.with_several_transfers(true);
+    assert_eq!(alone.wait(), [NodeAction::Exit], "nobody came");
+}
+
 /// A node on another host was left behind for half a minute where a network vanished.
 #[test]
 fn a_launched_node_ends_once_both_its_launcher_and_its_master_are_out_of_reach() {

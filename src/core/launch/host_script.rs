@@ -10,7 +10,7 @@
 use crate::core::wire::version::VERSIONS;
 
 /// Version of what a launcher and a started program say to each other.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// First word of the lines by which the script speaks to the launcher.
 const LEAD: &str = "cep-fast-launch";
 /// Limit on a line of another host.

@@ -264,7 +264,8 @@ fn the_job_scripts_of_the_documents_work() {
     let bytes = random_bytes(5, 12_000_001);
     fs::write(cluster.path("source"), &bytes).unwrap();
     cluster.example("stage-in.sbatch", &["ALL/source", "OWN/in"]);
-    cluster.example("stage-out.sbatch", &["OWN/results", "ALL/results"]);
+    let write = "cp /proc/cpuinfo OWN/results/out.$SLURMD_NODENAME";
+    cluster.example("stage-out.sbatch", &["OWN/results", "ALL/results", "sh", "-c", write]);
     for node in 1..=NODES {
         let result = fs::read_to_string(cluster.path(&format!("results/out.node{node}"))).unwrap();
         assert!(result.contains("processor"), "{result}");

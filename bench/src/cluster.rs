@@ -163,6 +163,10 @@ impl<'a> LabCluster<'a> {
         self.lab
     }
 
+    pub(crate) fn network(&self) -> &NetworkLab {
+        &self.network
+    }
+
     pub(crate) fn rates_mbit(&self) -> &[u32] {
         &self.rates_mbit
     }

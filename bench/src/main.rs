@@ -23,6 +23,7 @@ mod raw;
 mod report;
 mod scenario;
 mod series;
+mod slurm;
 mod soak;
 mod ssh;
 
@@ -71,6 +72,9 @@ enum BenchCommand {
     /// Copies whose nodes are started over ssh: how soon they begin, on how many hosts, how fast
     /// they are beside scp, rsync and rcp, and what is left where something is killed.
     Ssh(ssh::SshOptions),
+    /// Jobs of a Slurm in a lab: job scripts, broadcasts beside sbcast, nodes below the rest, and
+    /// what is left where something is killed. Needs root.
+    Slurm(slurm::SlurmOptions),
     /// A transfer beside another one whose destination is on a frozen file system. Needs root.
     Frozen(frozen::FrozenOptions),
     /// One end of the raw limit.
@@ -128,6 +132,7 @@ fn main() -> Result<()> {
         BenchCommand::Kills(options) => kills::run(&options),
         BenchCommand::Soak(options) => soak::run(&options),
         BenchCommand::Ssh(options) => ssh::run(&options),
+        BenchCommand::Slurm(options) => slurm::run(&options),
         BenchCommand::Frozen(options) => frozen::run(&options),
         BenchCommand::RawEnd(end) => end.run(),
     }

@@ -14,10 +14,11 @@ const ALLOCATION: &str = "ask for as many hosts and CPUs as are named: sbatch --
                           --cpus-per-task";
 const RIGHTS: &str = "run it as the user of the job";
 const SHELL: &str = "look whether /bin/sh runs there: srun /bin/sh -c true";
+const VERSION: &str = "update Slurm to 20.11 or later, or have ssh start the nodes: --launch ssh";
 const UNCLEAR: &str = "look whether srun --overlap true works in this job";
 
 /// The first that fits a line is meant: what names a cause comes before what only follows from it.
-const KINDS: [FailureKind; 24] = [
+const KINDS: [FailureKind; 25] = [
     kind(&["Step limit reached"], Code::Unreachable, "the job has no room for a step", STEPS),
     kind(&["Expired or invalid job"], Code::Unreachable, "the job is over", OVER),
     kind(&["Invalid job id"], Code::Unreachable, "the job is over", OVER),
@@ -26,6 +27,7 @@ const KINDS: [FailureKind; 24] = [
     kind(&["Job/step already completing"], Code::Unreachable, "the job is over", OVER),
     kind(&["CANCELLED AT"], Code::Unreachable, "the step was cancelled", OVER),
     kind(&["DUE TO TIME LIMIT"], Code::Unreachable, "the time of the job is over", OVER),
+    kind(&["unrecognized option"], Code::Usage, "this srun is too old", VERSION),
     kind(&["Access/permission denied"], Code::Refused, "Slurm refused the step", RIGHTS),
     kind(&["Invalid user id"], Code::Refused, "Slurm refused the step", RIGHTS),
     kind(&["Invalid authentication"], Code::Refused, "Slurm refused the step", RIGHTS),
@@ -101,6 +103,7 @@ mod tests {
             ("Step limit reached for this job", Code::Unreachable, "MaxStepCount"),
             ("Job/step already completing or completed", Code::Unreachable, "submit it again"),
             ("Invalid job id specified", Code::Unreachable, "submit it again"),
+            ("unrecognized option '--overlap'", Code::Usage, "20.11"),
             ("Access/permission denied", Code::Refused, "user of the job"),
             ("Requested node configuration is not available", Code::Usage, "--nodes"),
             (

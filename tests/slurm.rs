@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use netlab::{LabScript, NetworkLab, SlurmCluster};
-use support::{PROGRAM, folder, random_bytes, wait_for};
+use support::{PROGRAM, cep_fast, code, folder, random_bytes, run, stderr, wait_for};
 
 const NODES: u32 = 4;
 /// Time for a job, on a busy machine.
@@ -324,4 +324,24 @@ fn every_node_of_a_job_is_measured_and_examined() {
     let cause = nodes[0]["causes"][0]["cause"].as_str().unwrap();
     assert!(cause.starts_with("eth1 sends "), "{cause}");
     cluster.nothing_is_left();
+/// Open MPI hands its standard input to the first of the processes that it starts.
+#[test]
+fn mpirun_starts_nodes_as_other_commands_do() {
+    let version = std::process::Command::new("mpirun").arg("--version").output();
+    if !version.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: there is no mpirun");
+        return;
+    }
+    let home = folder();
+    let (hosts, source, copy) =
+        (home.path().join("hosts"), home.path().join("source"), home.path().join("copy"));
+    fs::write(&hosts, "localhost\nlocalhost\n").unwrap();
+    fs::write(&source, random_bytes(6, 3_000_001)).unwrap();
+    let how = "mpirun --allow-run-as-root --oversubscribe -n 1 --host {host} {command}";
+    let mut command = cep_fast(&["copy", "--progress", "never", "--launch", how]);
+    command.arg(&source).arg(format!("@{}:{}", hosts.display(), copy.display()));
+    // Each of its sessions has a directory below this one, and a home without a program.
+    let output = run(command.env("TMPDIR", home.path()).env("HOME", home.path()));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(fs::read(&copy).unwrap() == fs::read(&source).unwrap());
 }

@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use support::{cep_fast, folder, json, run};
 
 /// Options of other programs that the documents name.
-const FOREIGN_OPTIONS: [&str; 15] = [
+const FOREIGN_OPTIONS: [&str; 17] = [
+    "--bcast",
     "--bin",
     "--features",
+    "--host",
     "--inplace",
     "--lib",
     "--no-default-features",
@@ -151,6 +153,8 @@ fn named_options_exist() {
     for (_, text) in texts("tools", &[""]) {
         known.extend(options(&text));
     }
+    // Those of srun.
+    known.extend(options(&read("src/core/launch/slurm_job.rs")));
     let mut faults = Vec::new();
     for document in documents().filter(|document| document.path != "CHANGELOG.md") {
         let is_decision = document.path.starts_with("docs/decisions/");

@@ -126,7 +126,7 @@ fn transfers_with_larger_and_smaller_blocks_run_side_by_side() {
 /// as long as the longest of all, with zeros at its end.
 #[test]
 fn a_file_is_as_long_as_its_rows_although_others_of_that_name_are_longer() {
-    let homes = [support::folder(), support::folder(), support::folder()];
+    let homes = [folder(), folder(), folder()];
     let daemons: Vec<Daemon> = homes.iter().map(|home| Daemon::start(home.path(), &[])).collect();
     let bytes = random_bytes(3, 300_001);
     fs::write(homes[0].path().join("old"), &bytes).unwrap();

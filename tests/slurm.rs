@@ -324,6 +324,8 @@ fn every_node_of_a_job_is_measured_and_examined() {
     let cause = nodes[0]["causes"][0]["cause"].as_str().unwrap();
     assert!(cause.starts_with("eth1 sends "), "{cause}");
     cluster.nothing_is_left();
+}
+
 /// Open MPI hands its standard input to the first of the processes that it starts.
 #[test]
 fn mpirun_starts_nodes_as_other_commands_do() {

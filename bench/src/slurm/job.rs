@@ -10,7 +10,7 @@ use netlab::SlurmCluster;
 use random::SplitMix;
 use serde_json::Value;
 
-use super::SlurmOptions;
+use super::options::SlurmOptions;
 use crate::cluster::{LabCluster, LabTools};
 use crate::lab::WorkDir;
 

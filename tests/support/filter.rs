@@ -79,4 +79,4 @@ const FIRST_NEWER_CALL: i64 = libc::SYS_pidfd_send_signal;
 /// Beyond the last one of any kernel so far.
 const CALLS_END: i64 = 500;
 /// Far longer than the tests of one file take.
-const AGAIN_WITHIN: Duration = Duration::from_secs(300);
+const AGAIN_WITHIN: Duration = Duration::from_secs(600);

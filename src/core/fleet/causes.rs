@@ -197,11 +197,30 @@ fn of_nic(slow: &SlowNic<'_>, of_node: &[(String, String)]) -> FleetCause {
     FleetCause { cause, remedy }
 }
 
+/// Returns the cause of a NIC that a node does not use, and `having` of `count` nodes do.
+pub(super) fn of_missing(nic: &str, having: usize, count: usize) -> FleetCause {
+    FleetCause {
+        cause: format!("{nic} is missing: {having} of {count} nodes use one of that name"),
+        remedy: format!(
+            "`ip address show {nic}` there: it has to be up and have an address; look at its \
+             cable, or for the NIC itself (`lspci`)"
+        ),
+    }
+}
+
 /// Returns what differs between a NIC and its peers.
 fn own_findings(slow: &SlowNic<'_>) -> Vec<(String, String)> {
     let SlowNic { nic, peers, class_line, .. } = slow;
     let name = &nic.name;
     let mut found = Vec::new();
+    if slow.verdict.sent.max(slow.verdict.received) <= 0.0 {
+        found.push((
+            "it carries nothing".to_owned(),
+            "look at its cable and switch port, and for a firewall or a missing route between it \
+             and its peers"
+                .to_owned(),
+        ));
+    }
     if let (Some(own), Some(line)) = (nic.line_gbit_per_s, class_line)
         && own < LINK_PART * line
     {

@@ -2,10 +2,10 @@
 //!
 //! A NIC is compared with NICs of its class: those of the same name on the other nodes, or, where
 //! names differ, of the same line rate. Its value is its best over its partners, because one slow
-//! node makes another slow only where the two meet. Where even that is low and every partner is
-//! named itself, nothing is known, and it is not named.
+//! node makes another slow only where the two meet. Where even that is low and no partner was good
+//! with anybody, nothing is known: the node is not named, and another round tells.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::causes;
 use super::causes::{FleetNorms, SlowNic};
@@ -16,6 +16,8 @@ use crate::core::units::goodput;
 
 /// NICs that a class needs, so that one can be told from the rest.
 const CLASS_MIN: usize = 3;
+/// Part of the nodes that have a NIC of a name, so that those without one lack it.
+const USUAL_PART: f64 = 0.66;
 /// Part below the median of its class that is within what healthy NICs differ by.
 const SLOW_PART_MIN: f64 = 0.2;
 /// The same in deviations of the class, where NICs differ by more.
@@ -42,6 +44,10 @@ pub(crate) struct FleetTerms {
 pub(crate) struct FleetVerdict {
     pub(crate) nodes: Vec<NodeVerdict>,
     pub(crate) classes: Vec<NicClass>,
+    /// Nodes that were slow with partners of which nothing good is known: another round tells.
+    pub(crate) unclear: Vec<usize>,
+    /// Nodes none of whose NICs is slow.
+    pub(crate) good: Vec<usize>,
 }
 
 /// NICs that are compared with each other.
@@ -56,26 +62,28 @@ pub(crate) struct NicClass {
     pub(crate) expected: Option<ExpectedRates>,
     /// Rates below which a member is slow: of bytes out, and in.
     slow_below: [Option<f64>; 2],
+    /// True if most nodes have a member, and its name is what they have in common.
+    is_usual: bool,
 }
 
 /// Judges a fleet.
 pub(crate) fn judge(nodes: &[FleetNode], terms: &FleetTerms) -> FleetVerdict {
     let classes = classes(nodes, terms);
     let fleet = Fleet { nodes, classes: &classes };
-    let (slow, norms) = (fleet.slow(), FleetNorms::of(nodes));
+    let (found, norms) = (fleet.slow(), FleetNorms::of(nodes));
     let verdict = |node: usize| {
         let nics: Vec<NicVerdict> =
             (0..nodes[node].nics.len()).map(|nic| fleet.nic_verdict(node, nic)).collect();
-        let efficiency = efficiency(&nics);
-        let mut slow = slow.get(&node).cloned().unwrap_or_default();
+        let missing = fleet.missing(node);
+        let efficiency = efficiency(&nics, &missing);
+        let mut slow: BTreeSet<usize> = found.proven.get(&node).cloned().unwrap_or_default();
         let is_below = |value: Option<f64>| {
             terms.efficiency_min.is_some_and(|least| value.is_some_and(|value| value < least))
         };
         if is_below(efficiency) {
             let below = (0..nics.len()).filter(|&nic| is_below(nics[nic].efficiency));
-            slow.extend(below.filter(|nic| !slow.contains(nic)).collect::<Vec<usize>>());
+            slow.extend(below.filter(|&nic| !found.is_unclear(node, nic)));
         }
-        slow.sort_unstable();
         let slow_nics: Vec<SlowNic<'_>> = slow
             .into_iter()
             .map(|nic| SlowNic {
@@ -85,10 +93,20 @@ pub(crate) fn judge(nodes: &[FleetNode], terms: &FleetTerms) -> FleetVerdict {
                 class_line: fleet.class_of(node, nic).line,
             })
             .collect();
-        let causes = causes::causes(&nodes[node], &norms, &slow_nics);
+        let mut causes = causes::causes(&nodes[node], &norms, &slow_nics);
+        causes.extend(
+            missing
+                .iter()
+                .map(|class| causes::of_missing(&class.label, class.members.len(), nodes.len())),
+        );
         NodeVerdict { efficiency, nics, causes }
     };
-    FleetVerdict { nodes: (0..nodes.len()).map(verdict).collect(), classes }
+    let verdicts = (0..nodes.len()).map(verdict).collect();
+    let is_slow =
+        |node: &usize| found.proven.contains_key(node) || found.unclear.contains_key(node);
+    let good = (0..nodes.len()).filter(|node| !is_slow(node)).collect();
+    let unclear = found.unclear.keys().copied().collect();
+    FleetVerdict { nodes: verdicts, classes, unclear, good }
 }
 
 /// A fleet and the classes of its NICs.
@@ -119,43 +137,62 @@ impl<'a> Fleet<'a> {
         NicVerdict { sent, received, expected, efficiency }
     }
 
-    /// Returns the NICs that are below their classes, by node.
-    fn slow(&self) -> BTreeMap<usize, Vec<usize>> {
-        let mut found: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    /// Returns the classes of which a node has no NIC, where most others have one, and more NICs.
+    fn missing(&self, node: usize) -> Vec<&'a NicClass> {
+        let counts = self.nodes.iter().map(|node| node.nics.len() as f64);
+        let has_fewer = (self.nodes[node].nics.len() as f64) < median(counts).unwrap_or(0.0);
+        let lacks = |class: &&NicClass| {
+            class.is_usual && class.members.iter().all(|(member, _)| *member != node)
+        };
+        self.classes.iter().filter(|_| has_fewer).filter(lacks).collect()
+    }
+
+    /// Returns the NICs that are below their classes.
+    fn slow(&self) -> SlowNics {
+        let mut found = SlowNics::default();
         for class in self.classes {
             for direction in RateDirection::BOTH {
-                for (node, nic) in self.guilty(class, direction) {
-                    let nics = found.entry(node).or_default();
-                    if !nics.contains(&nic) {
-                        nics.push(nic);
-                    }
-                }
+                self.find_slow(class, direction, &mut found);
             }
         }
         found
     }
 
-    /// Returns the members of a class that are slow in a direction by themselves.
-    fn guilty(&self, class: &NicClass, direction: RateDirection) -> Vec<(usize, usize)> {
+    /// Finds the members of a class that are slow in a direction.
+    fn find_slow(&self, class: &NicClass, direction: RateDirection, found: &mut SlowNics) {
         let is_slow = |&(node, nic): &(usize, usize), direction: RateDirection| {
             let below = class.slow_below[direction as usize];
             below.is_some_and(|below| self.nodes[node].best(nic, direction) < below)
         };
-        // A partner was good enough if its own NIC of this class was, with somebody else.
+        // A partner was good enough if its own NIC of this class was, with somebody.
         let is_good = |partner: usize| {
             let mut members = class.members.iter().filter(|(node, _)| *node == partner);
             members.all(|member| !is_slow(member, direction.other_end()))
         };
-        let candidates: Vec<(usize, usize)> =
-            class.members.iter().filter(|member| is_slow(member, direction)).copied().collect();
-        let has_good_partner =
-            |node: usize| self.nodes[node].rounds.iter().any(|round| is_good(round.partner));
-        // Slow at the other end with good partners: named there.
-        let is_named = |partner: usize| !is_good(partner) && has_good_partner(partner);
-        let all_named =
-            |node: usize| self.nodes[node].rounds.iter().all(|round| is_named(round.partner));
-        let is_guilty = |&(node, _): &(usize, usize)| has_good_partner(node) || !all_named(node);
-        candidates.into_iter().filter(is_guilty).collect()
+        for &(node, nic) in class.members.iter().filter(|member| is_slow(member, direction)) {
+            let mut rounds = self.nodes[node].rounds.iter();
+            let is_proven = rounds.any(|round| is_good(round.partner));
+            let of_kind = if is_proven { &mut found.proven } else { &mut found.unclear };
+            of_kind.entry(node).or_default().insert(nic);
+        }
+    }
+}
+
+/// NICs below their classes, by node.
+#[derive(Default)]
+struct SlowNics {
+    /// They were slow with a partner that was good with somebody else.
+    proven: BTreeMap<usize, BTreeSet<usize>>,
+    /// They were only tried with partners of which nothing good is known.
+    unclear: BTreeMap<usize, BTreeSet<usize>>,
+}
+
+impl SlowNics {
+    fn is_unclear(&self, node: usize, nic: usize) -> bool {
+        let has = |of: &BTreeMap<usize, BTreeSet<usize>>| {
+            of.get(&node).is_some_and(|nics| nics.contains(&nic))
+        };
+        has(&self.unclear) && !has(&self.proven)
     }
 }
 
@@ -171,7 +208,10 @@ fn classes(nodes: &[FleetNode], terms: &FleetTerms) -> Vec<NicClass> {
         by_name.into_iter().partition(|(_, members)| members.len() >= CLASS_MIN);
     let mut classes: Vec<NicClass> = named
         .into_iter()
-        .map(|(name, members)| NicClass::new(name.to_owned(), members, nodes, terms))
+        .map(|(name, members)| {
+            let is_usual = members.len() as f64 >= USUAL_PART * nodes.len() as f64;
+            NicClass { is_usual, ..NicClass::new(name.to_owned(), members, nodes, terms) }
+        })
         .collect();
     let mut by_line: BTreeMap<u64, Vec<(usize, usize)>> = BTreeMap::new();
     for (_, members) in rest {
@@ -220,7 +260,7 @@ impl NicClass {
         let slow_below = centres.map(|centre| {
             centre.filter(|_| members.len() >= CLASS_MIN).map(|centre| slow_below(&centre))
         });
-        NicClass { label, members, line, expected, slow_below }
+        NicClass { label, members, line, expected, slow_below, is_usual: false }
     }
 }
 
@@ -230,8 +270,9 @@ fn slow_below(centre: &RobustCentre) -> f64 {
     centre.median * (1.0 - spread.clamp(SLOW_PART_MIN, SLOW_PART_MAX))
 }
 
-/// Returns the rate of NICs together over what is expected, in the worse direction.
-fn efficiency(nics: &[NicVerdict]) -> Option<f64> {
+/// Returns the rate of NICs together over what is expected, also of those that are `missing`, in
+/// the worse direction.
+fn efficiency(nics: &[NicVerdict], missing: &[&NicClass]) -> Option<f64> {
     let mut sums = [[0.0; 2]; 2];
     for nic in nics {
         let expected = nic.expected?;
@@ -241,6 +282,10 @@ fn efficiency(nics: &[NicVerdict]) -> Option<f64> {
             sum[0] += rates[0];
             sum[1] += rates[1];
         }
+    }
+    for expected in missing.iter().filter_map(|class| class.expected) {
+        sums[0][1] += expected.sent;
+        sums[1][1] += expected.received;
     }
     let [sent, received] = sums.map(|[rate, expected]| part(rate, expected));
     (!nics.is_empty()).then(|| sent.min(received))

@@ -37,6 +37,12 @@ fn round(count: usize, turns: usize) -> RoundPairs {
     pairs
 }
 
+/// Returns a round in which each node of which too little is known meets one that is good, as far
+/// as there are enough.
+pub(crate) fn clearing_round(unclear: &[usize], good: &[usize]) -> RoundPairs {
+    unclear.iter().copied().zip(good.iter().copied()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

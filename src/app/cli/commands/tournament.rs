@@ -17,8 +17,8 @@ use crate::app::cli::exit_code;
 use crate::app::cli::signals::cancel_on_signals;
 use crate::app::transfer::{ReachedNodes, Settings, Transfer};
 use crate::core::error::{Code, Error, Result};
-use crate::core::fleet::judge::{FleetTerms, judge};
-use crate::core::fleet::schedule::{RoundPairs, rounds};
+use crate::core::fleet::judge::{FleetTerms, FleetVerdict, judge};
+use crate::core::fleet::schedule::{RoundPairs, clearing_round, rounds};
 use crate::core::options::TransferOptions;
 use crate::core::report::{Report, TransferState};
 use crate::core::spec::{NodeAddress, Spec};
@@ -52,11 +52,10 @@ pub(super) fn bench_hosts(args: &BenchArgs) -> Result<ExitCode> {
     let seconds = args.seconds.unwrap_or(SECONDS);
     let addresses = nodes.into_iter().map(|node| node.address).collect();
     let tournament = Tournament { args, settings, addresses, reached: Arc::new(reached), stop };
-    let (meter, rounds) = tournament.play(seconds)?;
     let min_efficiency = args.min_efficiency.map(|part| part.0);
     let terms =
         FleetTerms { is_declared: args.line_rate.is_some(), efficiency_min: min_efficiency };
-    let verdict = judge(meter.nodes(), &terms);
+    let (meter, verdict, rounds) = tournament.play(seconds, &terms)?;
     let figures =
         FleetFigures::new((seconds.as_secs_f64(), rounds), min_efficiency, meter.nodes(), &verdict);
     if args.json {
@@ -100,8 +99,13 @@ struct Tournament<'a> {
 }
 
 impl Tournament<'_> {
-    /// Plays all rounds, and returns the measures and the number of rounds.
-    fn play(&self, seconds: Duration) -> Result<(FleetMeter, usize)> {
+    /// Plays all rounds, and one more for nodes that have met nobody who is good. Returns the
+    /// measures, the verdict and the number of rounds.
+    fn play(
+        &self,
+        seconds: Duration,
+        terms: &FleetTerms,
+    ) -> Result<(FleetMeter, FleetVerdict, usize)> {
         let mut meter = FleetMeter::new(self.addresses.clone(), self.args.line_rate);
         let rounds = rounds(self.addresses.len(), PARTNERS);
         self.tell("a first round, to start");
@@ -112,7 +116,15 @@ impl Tournament<'_> {
             self.tell(&format!("round {} of {}", at + 1, rounds.len()));
             self.round(pairs, size, seconds, &mut meter)?;
         }
-        Ok((meter, rounds.len()))
+        let verdict = judge(meter.nodes(), terms);
+        let pairs = clearing_round(&verdict.unclear, &verdict.good);
+        if pairs.is_empty() {
+            return Ok((meter, verdict, rounds.len()));
+        }
+        self.tell("one more round, for those whose partners were all slow");
+        self.round(&pairs, size, seconds, &mut meter)?;
+        let verdict = judge(meter.nodes(), terms);
+        Ok((meter, verdict, rounds.len() + 1))
     }
 
     fn tell(&self, what: &str) {

@@ -60,6 +60,42 @@ fn one_port_carries_control_and_the_data_of_every_thread_of_every_nic() {
     assert_eq!(report["warnings"], serde_json::json!([]), "{report}");
 }
 
+/// The same, answered with a refusal.
+const ONE_PORT_REFUSING: &str = "add table inet wall
+add chain inet wall in { type filter hook input priority 0; policy accept; }
+add rule inet wall in ct state established,related accept
+add rule inet wall in iif lo accept
+add rule inet wall in tcp dport 7000 accept
+add rule inet wall in meta l4proto tcp reject with tcp reset
+";
+
+/// Seconds within which bytes flow by the way that works, on a busy machine.
+const FLOWS_WITHIN: f64 = 2.5;
+
+/// Returns the seconds from the plan to the first byte.
+fn lost_seconds(report: &Value) -> f64 {
+    report["phases"]["move_seconds"].as_f64().unwrap() - report["seconds"].as_f64().unwrap()
+}
+
+#[test]
+fn whichever_side_can_be_dialled_is_dialled_soon() {
+    for rules in [ONE_PORT, ONE_PORT_REFUSING] {
+        // A sender that takes no data connections is called, and dials; a receiver that takes none
+        // dials as it does everywhere.
+        for walled in [1, 2] {
+            let Some(lab) = Lab::up(2, 2, "500mbit") else { return };
+            lab.network.nft(walled, rules).unwrap();
+            for _ in ["found out", "remembered"] {
+                let report = completed(&lab.run(&rows(64)));
+                assert!(lost_seconds(&report) < FLOWS_WITHIN, "{walled}: {report}");
+                let moved = moved(&report, 1);
+                assert!(moved.iter().all(|bytes| *bytes > 8 << 20), "{walled}: {report}");
+                assert_eq!(report["warnings"], serde_json::json!([]), "{walled}: {report}");
+            }
+        }
+    }
+}
+
 #[test]
 fn launched_nodes_stay_within_their_ports_and_name_a_range_that_has_none_left() {
     let folder = folder();

@@ -67,7 +67,9 @@ fn names_the_data_address(output: &Output) -> bool {
 fn a_firewall_that_lets_only_the_control_port_through_is_named_by_the_data_address_that_it_closes()
 {
     let Some(lab) = Lab::up(2, 1, "1gbit") else { return };
+    // Whichever side can be dialled is dialled: neither can.
     lab.network.nft(1, CONTROL_ONLY).unwrap();
+    lab.network.nft(2, CONTROL_ONLY).unwrap();
     let began = Instant::now();
     let output = lab.run(&rows(1));
     assert_eq!(code(&output), 3, "{}", stderr(&output));

@@ -286,7 +286,7 @@ impl StubNodes<'_> {
             }
             ToNode::Commit => self.tell(at, &ToMaster::Committed),
             ToNode::Cancel { reason, .. } => Err(Error::new(Code::Cancelled, reason)),
-            ToNode::MakeWay { .. } => Ok(()),
+            ToNode::MakeWay { .. } | ToNode::Called { .. } => Ok(()),
             ToNode::Survey(_) => Err(Error::new(Code::Internal, "there are no paths here")),
             ToNode::Resume(_) => Err(Error::new(Code::Internal, "no session broke here")),
         }

@@ -1,6 +1,7 @@
 //! Settings of one attempt that all nodes share, and conversion of the plan into messages.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use zeroize::Zeroize;
 
@@ -253,16 +254,17 @@ pub(super) fn segment(planned: &PlannedSegment, receiver: NodeIx) -> PlanSegment
     PlanSegment { span: planned.segment.span, senders }
 }
 
-/// Builds a receiver's description of a sender. `relays` is true for a receiver that passes on
-/// pieces.
+/// Builds a node's description of another one. `relays` is true for a receiver that passes on
+/// pieces; `channel` leads to it through the launcher.
 pub(super) fn peer(
     node: NodeIx,
     entry: &RosterEntry,
     advert: &NodeAdvert,
     relays: bool,
+    channel: Option<SocketAddr>,
 ) -> PeerNode {
     let rails = advert.rails.iter().map(|rail| rail.address).collect();
-    PeerNode { index: node.0, name: entry.address.to_string(), rails, relays }
+    PeerNode { index: node.0, name: entry.address.to_string(), rails, relays, channel }
 }
 
 #[cfg(test)]

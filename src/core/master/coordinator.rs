@@ -125,8 +125,9 @@ impl Coordinator {
 
     /// Returns the next message to send.
     pub(crate) fn poll_action(&mut self) -> Option<CoordinatorAction> {
-        let (node, sent) = self.peers.poll_unsent()?;
-        Some(CoordinatorAction { node, message: self.message_of(node, sent) })
+        let sent = self.peers.poll_unsent().map(|(node, sent)| (node, self.message_of(node, sent)));
+        let (node, message) = sent.or_else(|| self.peers.next_call(&self.roster))?;
+        Some(CoordinatorAction { node, message })
     }
 
     /// Returns the moment at which `Tick` is due.
@@ -204,8 +205,7 @@ impl Coordinator {
     }
 
     fn message(&mut self, now: Moment, node: NodeIx, message: ToMaster) {
-        let landed_before = self.landed_bytes();
-        let is_progress = matches!(message, ToMaster::Progress { .. } | ToMaster::Comparing { .. });
+        let (landed_before, is_news) = (self.landed_bytes(), message.is_news());
         match message {
             ToMaster::Prepared(prepared) => self.prepared(node, prepared),
             ToMaster::Progress { received_bytes, delivered, left, missing_bytes, .. } => {
@@ -243,10 +243,11 @@ impl Coordinator {
                 }
                 self.node_failed(node, error);
             }
+            ToMaster::Call(call) => self.peers.calls.add(self.phase, node, call),
             // The event loop makes `NodeBack` of the first; surveys come before transfers.
             ToMaster::Resumed { .. } | ToMaster::Surveyed(_) => {}
         }
-        if !is_progress || self.landed_bytes() > landed_before {
+        if is_news || self.landed_bytes() > landed_before {
             self.deadlines.last_news = now;
         }
     }

@@ -68,9 +68,11 @@ fn answer(message: &ToNode, shared: bool) -> Option<ToMaster> {
         ToNode::Finish => {
             Some(ToMaster::Report(NodeStats { sent_bytes: 9, ..NodeStats::default() }))
         }
-        ToNode::Cancel { .. } | ToNode::Resume(_) | ToNode::MakeWay { .. } | ToNode::Survey(_) => {
-            None
-        }
+        ToNode::Cancel { .. }
+        | ToNode::Resume(_)
+        | ToNode::MakeWay { .. }
+        | ToNode::Survey(_)
+        | ToNode::Called { .. } => None,
     }
 }
 

@@ -269,7 +269,9 @@ impl CurrentPlan {
         senders.dedup();
         let peers = senders.into_iter().map(|sender| {
             let advert = context.peers[sender.at()].advert().expect("every node was met");
-            super::attempt::peer(sender, context.roster.get(sender), &advert, self.relays(sender))
+            let (entry, relays) = (context.roster.get(sender), self.relays(sender));
+            let channel = context.roster.channels.between(node, sender);
+            super::attempt::peer(sender, entry, &advert, relays, channel)
         });
         let wanted = union(segments.iter().map(|segment| segment.span).collect());
         let known = union(wanted.iter().copied().chain(self.groups.spans_of(node)).collect());

@@ -3,6 +3,7 @@
 
 pub(crate) mod attempt;
 mod block_size;
+pub(crate) mod channels;
 pub(crate) mod coordinator;
 mod counter_check;
 mod current_plan;
@@ -10,6 +11,7 @@ mod deadlines;
 mod ending;
 pub(crate) mod events;
 pub(crate) mod file_modes;
+mod flow_calls;
 mod group_dealing;
 mod incidents;
 mod landing;

@@ -4,10 +4,12 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ops::{Deref, Index, IndexMut};
 
+use super::flow_calls::{FlowCalls, passed_on};
 use super::peer::{PeerRecord, PeerStage, SentMessage};
 use super::phase::TransferPhase;
 use super::roster::{Roster, RosterEntry};
 use crate::core::units::NodeIx;
+use crate::core::wire::control::ToNode;
 
 /// The records of all nodes, by their index in the roster.
 ///
@@ -20,6 +22,7 @@ pub(super) struct PeerTable {
     /// Messages to send. Each is built when it is polled: messages to ten thousand nodes at once
     /// would fill tens of megabytes.
     unsent: VecDeque<(NodeIx, SentMessage)>,
+    pub(super) calls: FlowCalls,
 }
 
 impl PeerTable {
@@ -30,6 +33,7 @@ impl PeerTable {
             waits_for: Cell::new(0),
             landed_bytes: 0,
             unsent: VecDeque::new(),
+            calls: FlowCalls::default(),
         }
     }
 
@@ -40,6 +44,17 @@ impl PeerTable {
     /// Returns the next message to send.
     pub(super) fn poll_unsent(&mut self) -> Option<(NodeIx, SentMessage)> {
         self.unsent.pop_front()
+    }
+
+    /// Returns the next call whose sender is still there, as a message to that.
+    pub(super) fn next_call(&mut self, roster: &Roster) -> Option<(NodeIx, ToNode)> {
+        loop {
+            let (receiver, call) = self.calls.next()?;
+            let message = passed_on(roster, &self.records, receiver, call);
+            if message.is_some() {
+                return message;
+            }
+        }
     }
 
     /// Queues a message, and records it for a session that resumes.

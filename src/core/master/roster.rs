@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::block_size;
+use super::channels::LauncherChannels;
 use crate::core::block_grid::BlockGrid;
 use crate::core::error::{Code, Error, Result};
 use crate::core::spec::{DataUri, NodeAddress, Row, RowRole, Spec, StoreRate};
@@ -107,6 +108,8 @@ pub(crate) struct Roster {
     /// Rate limits between two nodes: from, to, rate.
     pub(crate) pairs: Vec<(NodeIx, NodeIx, BitRate)>,
     pub(crate) grid: BlockGrid,
+    /// Ways between nodes through their launcher.
+    pub(crate) channels: LauncherChannels,
 }
 
 impl Roster {
@@ -137,7 +140,8 @@ impl Roster {
             .filter_map(|pair| Some((ix(&pair.from)?, ix(&pair.to)?, pair.rate)))
             .collect();
         entries.iter_mut().for_each(|entry| entry.rows.shrink_to_fit());
-        let mut roster = Roster { entries, stores: spec.stores.clone(), pairs, grid: grid(spec) };
+        let (stores, channels) = (spec.stores.clone(), LauncherChannels::default());
+        let mut roster = Roster { entries, stores, pairs, grid: grid(spec), channels };
         roster.elect();
         roster.find_claims();
         roster

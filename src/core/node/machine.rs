@@ -165,6 +165,9 @@ impl NodeMachine {
             NodeEvent::Flow { transfer, event } => {
                 self.attempt(now, transfer, |attempt| attempt.flow(now, event));
             }
+            NodeEvent::Call { transfer, call } => {
+                self.attempt(now, transfer, |attempt| attempt.call(call));
+            }
             NodeEvent::Broken { transfer, error } => {
                 let event = ParticipantEvent::Broken(error);
                 self.attempt(now, transfer, |attempt| attempt.handle(now, event));

@@ -225,17 +225,16 @@ impl Participant {
     }
 
     fn master_says(&mut self, now: Moment, message: ToNode) {
-        use ParticipantState as State;
         match (message, self.state) {
             (ToNode::Cancel { reason, .. }, _) => self.cancel(&reason),
             (ToNode::Finish, _) => self.finish(),
             // Nobody has a plan for a node that is not prepared.
-            (ToNode::Start(_), State::Preparing) => {}
-            (ToNode::Start(start), State::Ready) => self.start(start),
+            (ToNode::Start(_), ParticipantState::Preparing) => {}
+            (ToNode::Start(start), ParticipantState::Ready) => self.start(start),
             (ToNode::Start(start), _) if start.epoch > self.plan.epoch() => {
                 self.start_again(now, start);
             }
-            (ToNode::Commit, State::Landed) => self.commit(true),
+            (ToNode::Commit, ParticipantState::Landed) => self.commit(true),
             // Repeated, or for another attempt.
             (
                 ToNode::Start(_)
@@ -243,7 +242,8 @@ impl Participant {
                 | ToNode::Prepare(_)
                 | ToNode::Resume(_)
                 | ToNode::MakeWay { .. }
-                | ToNode::Survey(_),
+                | ToNode::Survey(_)
+                | ToNode::Called { .. },
                 _,
             ) => {}
         }

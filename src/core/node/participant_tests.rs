@@ -311,6 +311,7 @@ fn eighty_megabytes(weights: [u32; 2]) -> Start {
         name: name.into(),
         rails: rails.clone(),
         relays: false,
+        channel: None,
     };
     let peers = peers.map(peer).collect();
     let senders = (0..).zip(weights).map(|(index, weight)| SenderShare { index, weight }).collect();

@@ -334,6 +334,7 @@ impl SimNode {
             NodeAction::Survey { .. } | NodeAction::EndSurvey { .. } => {
                 unreachable!("simulated masters know the paths")
             }
+            NodeAction::Call { .. } => unreachable!("simulated nodes are reached"),
             NodeAction::Exit => self.end(cx, NodeFate::Exited),
         }
     }

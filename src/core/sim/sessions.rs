@@ -174,7 +174,7 @@ impl SimSessions {
         session: SessionRef,
         message: ToNode,
     ) {
-        let is_counted = !matches!(message, ToNode::MakeWay { .. } | ToNode::Resume(_));
+        let is_counted = message.is_counted();
         let index = self.take_index(session, SessionEnd::Master, is_counted);
         let event = SimEvent::ToNode { session, index, message };
         self.send(schedule, session, SessionEnd::Node, event);

@@ -23,7 +23,7 @@ use crate::core::error::Error;
 use crate::core::spec::RowRole;
 use crate::core::units::{BitRate, Span};
 
-pub(crate) use flow::{FlowHello, FlowReply};
+pub(crate) use flow::{FlowCall, FlowHello, FlowReply};
 pub(crate) use landed::{CheckValue, LandedSegment, SegmentChecks};
 pub(crate) use options::WireOptions;
 pub(crate) use replicas::ReplicaRange;
@@ -139,13 +139,28 @@ pub(crate) enum ToNode {
     },
     /// Answer questions about paths. No transfer begins with it.
     Survey(Vec<SurveyQuestion>),
+    /// A receiver does not reach this node: open a flow to it.
+    Called {
+        /// The flow.
+        call: FlowCall,
+        /// The receiver.
+        receiver: PeerNode,
+    },
+}
+
+impl ToNode {
+    /// Returns true if the message is counted, and sent again on a new session if it was not
+    /// received on the old one.
+    pub(crate) fn is_counted(&self) -> bool {
+        !matches!(self, ToNode::MakeWay { .. } | ToNode::Resume(_) | ToNode::Called { .. })
+    }
 }
 
 /// Session to resume, and the messages received on it so far.
 ///
-/// Both sides count the messages they receive, except `Progress`, `Comparing`, `Resume`, `Resumed`
-/// and `MakeWay`, and send those again that the other side has not received. So a session may break
-/// at any point, and each message is received exactly once.
+/// Both sides count the messages they receive, except `Progress`, `Comparing`, `Resume`, `Resumed`,
+/// `MakeWay`, `Call` and `Called`, and send those again that the other side has not received. So a
+/// session may break at any point, and each message is received exactly once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ResumeSession {
     /// The transfer.
@@ -301,6 +316,9 @@ pub(crate) struct PeerNode {
     pub(crate) rails: Vec<SocketAddr>,
     /// True if it relays pieces, so that a request may wait until the piece has landed there.
     pub(crate) relays: bool,
+    /// Address on the machine of the node that is told, which leads to the peer through the
+    /// launcher's own session with the peer's host.
+    pub(crate) channel: Option<SocketAddr>,
 }
 
 /// One segment of a plan.
@@ -372,6 +390,8 @@ pub(crate) enum ToMaster {
     },
     /// One answer for each question of a `Survey`, in their order.
     Surveyed(Vec<SurveyAnswer>),
+    /// A sender cannot be reached: have it open a flow to this node.
+    Call(FlowCall),
 }
 
 /// Bytes that one sender has delivered to a receiver.
@@ -398,6 +418,13 @@ pub(crate) struct SpeedSample {
 }
 
 impl ToMaster {
+    /// Returns true if the message says by itself that its node comes along: others only do by what
+    /// has landed.
+    pub(crate) fn is_news(&self) -> bool {
+        use ToMaster::{Call, Comparing, Progress};
+        !matches!(self, Progress { .. } | Comparing { .. } | Call(_))
+    }
+
     /// Returns true if the message is counted, and sent again on a new session if it was not
     /// received on the old one.
     pub(crate) fn is_counted(&self) -> bool {
@@ -407,6 +434,7 @@ impl ToMaster {
                 | ToMaster::Comparing { .. }
                 | ToMaster::Resumed { .. }
                 | ToMaster::Surveyed(_)
+                | ToMaster::Call(_)
         )
     }
 }

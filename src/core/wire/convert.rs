@@ -12,7 +12,7 @@ mod survey;
 use std::net::SocketAddr;
 
 use super::control::{
-    FlowHello, FlowReply, MasterQuery, NodeAdvert, QueryAnswer, RailAdvert, WireMessage,
+    FlowCall, FlowHello, FlowReply, MasterQuery, NodeAdvert, QueryAnswer, RailAdvert, WireMessage,
 };
 use super::limits::{RAILS_MAX, STATUS_BYTES_MAX};
 use super::terms::{CipherSet, FlowTerms};
@@ -88,6 +88,7 @@ impl WireMessage for FlowHello {
             further: self.further,
             wire: self.terms.level as u32,
             ciphers: self.terms.ciphers.bits(),
+            call: self.call,
         }
     }
 
@@ -105,6 +106,36 @@ impl WireMessage for FlowHello {
             silent_flows: proto.silent_flows,
             further: proto.further,
             terms: terms(proto.wire, proto.ciphers)?,
+            call: proto.call,
+        })
+    }
+}
+
+impl WireMessage for FlowCall {
+    type Proto = proto::Call;
+
+    fn to_proto(&self) -> proto::Call {
+        proto::Call {
+            peer: self.peer,
+            pair: self.pair,
+            further: self.further,
+            receiver_rail: self.receiver_rail,
+            sender_rail: self.sender_rail,
+            weight_bytes: self.weight_bytes,
+            pace_bytes_per_second: self.pace_bytes_per_second,
+        }
+    }
+
+    fn from_proto(proto: proto::Call) -> Result<FlowCall, WireError> {
+        let rail = |rail| fields::below("the rail of a call", rail, RAILS_MAX);
+        Ok(FlowCall {
+            peer: fields::node_index(proto.peer)?,
+            pair: fields::below("the rail pair of a call", proto.pair, RAILS_MAX)?,
+            further: proto.further,
+            receiver_rail: rail(proto.receiver_rail)?,
+            sender_rail: rail(proto.sender_rail)?,
+            weight_bytes: proto.weight_bytes,
+            pace_bytes_per_second: proto.pace_bytes_per_second,
         })
     }
 }

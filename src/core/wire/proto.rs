@@ -8,7 +8,7 @@ mod flow;
 use prost::{Message, Oneof};
 use zeroize::Zeroize;
 
-pub(crate) use flow::{FlowHello, FlowReply};
+pub(crate) use flow::{Call, FlowHello, FlowReply};
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Advert {
@@ -40,7 +40,7 @@ pub(crate) struct Rail {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ToNode {
-    #[prost(oneof = "ToNodeKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "ToNodeKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub(crate) kind: Option<ToNodeKind>,
 }
 
@@ -64,10 +64,22 @@ pub(crate) enum ToNodeKind {
     CancelAndForget(String),
     #[prost(message, tag = "9")]
     Survey(Survey),
+    #[prost(message, tag = "10")]
+    Called(Called),
 }
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Empty {}
+
+/// A call on its way to the sender.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Called {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) call: Option<Call>,
+    /// The receiver.
+    #[prost(message, optional, tag = "2")]
+    pub(crate) receiver: Option<Peer>,
+}
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Resume {
@@ -215,6 +227,9 @@ pub(crate) struct Peer {
     pub(crate) rails: Vec<u8>,
     #[prost(bool, tag = "4")]
     pub(crate) relays: bool,
+    /// One address in the form of `rails`, or nothing.
+    #[prost(bytes = "vec", tag = "5")]
+    pub(crate) channel: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -274,7 +289,7 @@ pub(crate) struct SurveyAnswer {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ToMaster {
-    #[prost(oneof = "ToMasterKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "ToMasterKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub(crate) kind: Option<ToMasterKind>,
 }
 
@@ -298,6 +313,8 @@ pub(crate) enum ToMasterKind {
     Comparing(u64),
     #[prost(message, tag = "9")]
     Surveyed(Surveyed),
+    #[prost(message, tag = "10")]
+    Call(Call),
 }
 
 #[derive(Clone, PartialEq, Message)]

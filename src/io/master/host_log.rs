@@ -44,6 +44,9 @@ pub(super) fn told(coordinator: &Coordinator, node: NodeIx, message: &ToNode) {
         ToNode::Finish => "told to finish".into(),
         ToNode::Cancel { reason, .. } => format!("told to cancel: {reason}"),
         ToNode::Survey(questions) => format!("asked about {} paths", questions.len()),
+        ToNode::Called { receiver, .. } => {
+            format!("asked to dial {}, which does not reach it", receiver.name)
+        }
         ToNode::Resume(_) => "asked to go on where the session broke".into(),
     });
 }
@@ -59,6 +62,7 @@ pub(super) fn heard(coordinator: &Coordinator, node: NodeIx, message: &ToMaster)
         ToMaster::Failed { error, .. } => &format!("failed: {error}"),
         ToMaster::Resumed { .. } => &"session resumed",
         ToMaster::Surveyed(_) => &"has answered",
+        ToMaster::Call(_) => &"does not reach a sender",
     };
     log(coordinator, node, || what.to_string());
 }

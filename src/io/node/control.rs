@@ -41,6 +41,9 @@ impl Node {
                 let wanted = WantedFlow { rail_pair, weight_bytes, pace_bytes_per_second };
                 self.for_flows(|desk| desk.open(transfer, &wanted));
             }
+            NodeAction::Call { transfer, call, receiver } => {
+                self.for_flows(|desk| desk.answer(transfer, call, &receiver));
+            }
             NodeAction::Flow { transfer, command } => {
                 self.for_flows(|desk| desk.tell_rail(transfer, command));
             }

@@ -149,7 +149,7 @@ impl Node {
             poll,
             intake: intake.map_err(no_event_queue)?,
             ports,
-            opener: FlowOpener::default(),
+            opener: FlowOpener::new(options.beats),
             transfers: BTreeMap::new(),
             remembered: BTreeMap::new(),
             surveys,
@@ -240,16 +240,15 @@ impl Node {
     /// Tries the ways to open flows whose time has come.
     fn try_due_ways(&mut self, now: Instant) {
         let due = |(&transfer, it): (&TransferIx, &NodeTransfer)| {
-            it.flows.due(now).map(|rail_pair| (transfer, rail_pair)).collect::<Vec<_>>()
+            it.flows.due(now).map(|place| (transfer, place)).collect::<Vec<_>>()
         };
-        for (transfer, rail_pair) in self.transfers.iter().flat_map(due).collect::<Vec<_>>() {
+        for (transfer, place) in self.transfers.iter().flat_map(due).collect::<Vec<_>>() {
             let flows = self.transfers.get(&transfer).map(|it| &it.flows);
-            let slow =
-                flows.and_then(|it| it.slow(rail_pair, awake(), |port| self.ports.nic_of(port)));
+            let slow = flows.and_then(|it| it.slow(place, awake(), |port| self.ports.nic_of(port)));
             if let Some(event) = slow {
                 self.handle(NodeEvent::Flow { transfer, event });
             }
-            self.for_flows(|desk| desk.try_next_way(transfer, rail_pair));
+            self.for_flows(|desk| desk.advance(transfer, place));
         }
     }
 

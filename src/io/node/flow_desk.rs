@@ -1,24 +1,26 @@
 //! Flows on their way between sockets and rails: they are dialled, come up or fail, and arrive.
 
 use std::collections::BTreeMap;
+use std::net::TcpStream;
 
-use mio::Token;
-
+use super::call_answers::place_of;
+use super::flow_opener;
 use super::flow_opener::{FlowOpener, WantedFlow};
 use super::intake::ConnectionIntake;
 use super::listening::ListenerIx;
 use super::node_transfer::NodeTransfer;
 use super::port_set::PortSet;
 use super::sessions::DialledFlow;
-use super::transfer_flows::WayFailure;
+use super::transfer_flows::{FlowStep, OpeningPlace};
 use crate::core::error::Error;
 use crate::core::node::machine::NodeEvent;
 use crate::core::piece::{FlowCommand, TransferIx};
 use crate::core::rail::{FlowDirection, TransferCommand};
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::receiver::scheduler::SchedulerEvent;
+use crate::core::seal::FlowSeal;
 use crate::core::wire::control;
-use crate::core::wire::control::FlowHello;
+use crate::core::wire::control::{FlowCall, FlowHello, PeerNode};
 use crate::io::clock::awake;
 use crate::io::rail::RailCommand;
 use crate::io::session::Connection;
@@ -36,39 +38,63 @@ impl FlowDesk<'_> {
     /// Starts to open a flow on a rail pair.
     pub(super) fn open(&mut self, transfer: TransferIx, wanted: &WantedFlow) -> Option<NodeEvent> {
         let flows = &mut self.transfers.get_mut(&transfer).expect("it is wanted for it").flows;
+        let place = OpeningPlace { rail_pair: wanted.rail_pair, is_answer: false };
         match self.opener.open(self.ports, flows, wanted) {
-            Ok(()) => self.try_next_way(transfer, wanted.rail_pair),
+            Ok(()) => self.advance(transfer, place),
             Err(error) => self.failed(transfer, wanted.rail_pair, error),
         }
     }
 
-    /// Tries the next way to open a flow, beside those that are still waited for.
-    pub(super) fn try_next_way(
+    /// Starts to open a flow to a receiver that calls.
+    pub(super) fn answer(
         &mut self,
         transfer: TransferIx,
-        rail_pair: RailPair,
+        call: FlowCall,
+        receiver: &PeerNode,
     ) -> Option<NodeEvent> {
-        let node_transfer = self.transfers.get_mut(&transfer)?;
-        let (way, connection) =
-            self.opener.dial_next(self.ports, &mut node_transfer.flows, rail_pair)?;
-        let dialled = DialledFlow { transfer, rail_pair, way };
-        // Its first event comes even if it is connected by now.
-        match self.intake.add_dialled(connection, dialled) {
-            Ok(Token(_)) => None,
-            Err(error) => self.way_failed(dialled, error),
+        let flows = &mut self.transfers.get_mut(&transfer)?.flows;
+        let place = OpeningPlace { rail_pair: place_of(&call), is_answer: true };
+        self.intake.close_dialled(transfer, Some(place));
+        let has_begun = self.opener.answer(self.ports, flows, call, receiver);
+        has_begun.then(|| self.advance(transfer, place)).flatten()
+    }
+
+    /// Takes the steps to open a flow that are due, until the machine has to know of one.
+    pub(super) fn advance(
+        &mut self,
+        transfer: TransferIx,
+        place: OpeningPlace,
+    ) -> Option<NodeEvent> {
+        loop {
+            let flows = &mut self.transfers.get_mut(&transfer)?.flows;
+            match flows.step(place, awake(), |port| self.ports.nic_of(port))? {
+                FlowStep::Dial(way, hello) => {
+                    let connection = flow_opener::dial(self.ports, flows, way, &hello);
+                    let dialled = DialledFlow { transfer, place, way };
+                    // Its first event comes even if it is connected by now.
+                    if let Err(error) = self.intake.add_dialled(connection, dialled)
+                        && let Some(event) = self.fail(dialled, error)
+                    {
+                        return Some(event);
+                    }
+                }
+                FlowStep::Call(call) => return Some(NodeEvent::Call { transfer, call }),
+                FlowStep::Ends(event) => return Some(NodeEvent::Flow { transfer, event }),
+            }
         }
     }
 
     /// One way to open a flow failed; others may be left.
     pub(super) fn way_failed(&mut self, dialled: DialledFlow, error: Error) -> Option<NodeEvent> {
-        let DialledFlow { transfer, rail_pair, way } = dialled;
-        let node_transfer = self.transfers.get_mut(&transfer)?;
-        let nic_of = |port| self.ports.nic_of(port);
-        match node_transfer.flows.way_failed(rail_pair, way, error, nic_of) {
-            WayFailure::Waits => None,
-            WayFailure::GoesOn => self.try_next_way(transfer, rail_pair),
-            WayFailure::Ends(event) => Some(NodeEvent::Flow { transfer, event }),
-        }
+        let DialledFlow { transfer, place, .. } = dialled;
+        self.fail(dialled, error).or_else(|| self.advance(transfer, place))
+    }
+
+    fn fail(&mut self, dialled: DialledFlow, error: Error) -> Option<NodeEvent> {
+        let DialledFlow { transfer, place, way } = dialled;
+        let flows = &mut self.transfers.get_mut(&transfer)?.flows;
+        let event = flows.way_failed(place, way, error, |port| self.ports.nic_of(port))?;
+        Some(NodeEvent::Flow { transfer, event })
     }
 
     /// No way is left to open a flow.
@@ -89,29 +115,42 @@ impl FlowDesk<'_> {
         dialled: DialledFlow,
         connection: Connection,
     ) -> Option<NodeEvent> {
-        let DialledFlow { transfer, rail_pair, way } = dialled;
+        let DialledFlow { transfer, place, way } = dialled;
+        if place.is_answer {
+            return self.answered(dialled, connection);
+        }
+        let rail_pair = place.rail_pair;
         let flows = &mut self.transfers.get_mut(&transfer)?.flows;
         // One that comes up beside another that was faster is not needed.
         let opening = flows.end_opening(rail_pair)?;
-        self.intake.close_dialled(transfer, Some(rail_pair));
+        self.intake.close_dialled(transfer, Some(place));
         let stream = self.intake.release_stream(connection);
         let sealed = stream.and_then(|stream| flows.seal_opened(stream, way));
         let (socket, seal) = match sealed {
             Ok(sealed) => sealed,
             Err(error) => return self.failed(transfer, rail_pair, error),
         };
-        self.opener.came_up(self.ports, flows, rail_pair, &opening, way);
-        let flow = self.opener.next_flow();
-        let relays = flows.stands(flow, rail_pair, way.port);
-        let direction = FlowDirection::Receive { relays };
-        let command = RailCommand::FlowUp { transfer, flow, socket, seal, direction };
-        self.ports.tell(way.port, transfer, command);
-        let event = SchedulerEvent::FlowUp { flow, rail_pair };
-        Some(NodeEvent::Flow { transfer, event })
+        self.opener.came_up(self.ports, flows, rail_pair, &opening, Some(way));
+        Some(self.receives(transfer, rail_pair, way.port, (socket, seal)))
     }
 
-    /// A receiver's flow stands. One that is for another node, for an attempt that is over, or over
-    /// a rail that the transfer does not use, is closed.
+    /// A flow to a receiver that called stands.
+    fn answered(&mut self, dialled: DialledFlow, connection: Connection) -> Option<NodeEvent> {
+        let DialledFlow { transfer, place, way } = dialled;
+        let flows = &mut self.transfers.get_mut(&transfer)?.flows;
+        let (call, opening) = flows.answers.end(place.rail_pair)?;
+        self.intake.close_dialled(transfer, Some(place));
+        let stream = self.intake.release_stream(connection).ok()?;
+        let (socket, seal) = flows.seal_opened(stream, way).ok()?;
+        self.opener.answered(self.ports, &opening, way);
+        flow_opener::pace(&socket, call.pace_bytes_per_second);
+        self.sends(transfer, way.port, (call.weight_bytes, call.further), (socket, seal));
+        None
+    }
+
+    /// A flow of another node stands: of a receiver, or of a sender that was called. One that is
+    /// for another node, for an attempt that is over, or over a rail that the transfer does not
+    /// use, is closed, and so is an answer to a call that another way was faster than.
     pub(super) fn arrived(
         &mut self,
         listener: ListenerIx,
@@ -123,15 +162,55 @@ impl FlowDesk<'_> {
         let (&transfer, node_transfer) = meant?;
         let flows = &mut node_transfer.flows;
         let port = self.ports.arrived_at(listener, flows.ports(), hello.to_rail)?;
-        let (socket, seal) = flows.seal_arrived(stream, &hello).ok()?;
+        if hello.call.is_none() {
+            let (socket, seal) = flows.seal_arrived(stream, &hello).ok()?;
+            self.opener.take_in(self.ports, flows, port, &hello, &socket);
+            self.sends(transfer, port, (hello.weight_bytes, hello.further), (socket, seal));
+            return None;
+        }
+        let (rail_pair, opening) = flows.take_called(&hello)?;
+        let place = OpeningPlace { rail_pair, is_answer: false };
+        self.intake.close_dialled(transfer, Some(place));
+        let (socket, seal) = match flows.seal_arrived(stream, &hello) {
+            Ok(sealed) => sealed,
+            Err(error) => return self.failed(transfer, rail_pair, error),
+        };
         self.opener.take_in(self.ports, flows, port, &hello, &socket);
+        self.opener.came_up(self.ports, flows, rail_pair, &opening, None);
+        Some(self.receives(transfer, rail_pair, port, (socket, seal)))
+    }
+
+    /// Hands a flow from a sender to its rail.
+    fn receives(
+        &mut self,
+        transfer: TransferIx,
+        rail_pair: RailPair,
+        port: usize,
+        (socket, seal): (TcpStream, FlowSeal),
+    ) -> NodeEvent {
         let flow = self.opener.next_flow();
-        let in_clear = seal.is_clear();
-        let (weight, is_further) = (hello.weight_bytes, hello.further > 0);
+        let flows = self.transfers.get_mut(&transfer).map(|it| &mut it.flows);
+        let relays = flows.is_some_and(|flows| flows.stands(flow, rail_pair, port));
+        let direction = FlowDirection::Receive { relays };
+        let command = RailCommand::FlowUp { transfer, flow, socket, seal, direction };
+        self.ports.tell(port, transfer, command);
+        let event = SchedulerEvent::FlowUp { flow, rail_pair };
+        NodeEvent::Flow { transfer, event }
+    }
+
+    /// Hands a flow to a receiver to its rail.
+    fn sends(
+        &mut self,
+        transfer: TransferIx,
+        port: usize,
+        (weight, further): (u64, u32),
+        (socket, seal): (TcpStream, FlowSeal),
+    ) {
+        let flow = self.opener.next_flow();
+        let (in_clear, is_further) = (seal.is_clear(), further > 0);
         let direction = FlowDirection::Send { weight, in_clear, is_further };
         let command = RailCommand::FlowUp { transfer, flow, socket, seal, direction };
         self.ports.tell(port, transfer, command);
-        None
     }
 
     /// Tells the rail that a flow which this node opened goes over.

@@ -11,12 +11,12 @@ use super::keyring::{Keyring, OpenTransfer};
 use super::listening::{CONTROL, ListenerIx};
 use super::port_set::PortSet;
 use super::sessions::{DialledFlow, HANDSHAKE_WITHIN, NodeSession, SessionRole, SessionTable};
+use super::transfer_flows::OpeningPlace;
 use super::transfer_log;
 use crate::core::access::PublicKey;
 use crate::core::error::{Code, Error, Result};
 use crate::core::node::machine::{MasterOrigin, NodeEvent, SessionIx};
 use crate::core::piece::TransferIx;
-use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::wire::control;
 use crate::core::wire::control::{NodeAdvert, SurveyQuestion, ToNode, WireRow};
 use crate::core::wire::limits::share_of_one;
@@ -452,12 +452,11 @@ impl ConnectionIntake {
     }
 
     /// Closes the connections of flows that are still being opened for a transfer: those of one
-    /// rail pair, or all.
-    pub(super) fn close_dialled(&mut self, transfer: TransferIx, rail_pair: Option<RailPair>) {
+    /// place, or all.
+    pub(super) fn close_dialled(&mut self, transfer: TransferIx, place: Option<OpeningPlace>) {
         self.sessions.remove_all(|session| match session.role {
             SessionRole::Flow(dialled) => {
-                dialled.transfer == transfer
-                    && rail_pair.is_none_or(|rail_pair| dialled.rail_pair == rail_pair)
+                dialled.transfer == transfer && place.is_none_or(|place| dialled.place == place)
             }
             SessionRole::Visitor { .. } | SessionRole::Master | SessionRole::Leaving => false,
         });

@@ -13,7 +13,8 @@
 //!   connect, with which key
 //! - `flow_desk`: flows between sockets and rails
 //! - `flow_opener`: flows that are dialled; `routes`: the ways of each; `openings`: the ways that
-//!   one flow has tried; `devices`: which NIC it is bound to; `stuck`: data that does not arrive
+//!   one flow has tried; `call_answers`: flows to receivers that call; `devices`: which NIC a flow
+//!   is bound to; `stuck`: data that does not arrive
 //! - `listening`: where it listens
 //! - `port_set`: all ports; `ports`: the NICs and where they listen; `port_rails`: the rails of
 //!   each; `threads`: how many of them each NIC gets; `slots`: how large they are
@@ -42,6 +43,7 @@
 //! - `transfer_log`: what the log says of transfers
 //! - `usage`: processor time and memory
 
+mod call_answers;
 mod ciphers;
 mod claims;
 mod confinement;

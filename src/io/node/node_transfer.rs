@@ -100,7 +100,8 @@ impl NodeTransfer {
             | ToMaster::Comparing { .. }
             | ToMaster::Committed
             | ToMaster::Resumed { .. }
-            | ToMaster::Surveyed(_) => {}
+            | ToMaster::Surveyed(_)
+            | ToMaster::Call(_) => {}
         }
     }
 

@@ -20,6 +20,8 @@ pub(super) struct FlowRoute {
     pub(super) rail: usize,
     /// The socket is bound to the port's NIC.
     pub(super) is_bound: bool,
+    /// The address is one of this machine, from which the launcher leads to the peer.
+    pub(super) is_channel: bool,
 }
 
 /// Ways that came up where the usual ones did not, as long as the node runs and its interfaces stay
@@ -29,51 +31,71 @@ pub(super) struct KnownDetours(BTreeMap<(String, IpAddr), RouteDetour>);
 
 /// A way, without the ports that each process chooses anew.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct RouteDetour {
-    nic: String,
-    address: IpAddr,
-    is_bound: bool,
+enum RouteDetour {
+    /// From a NIC to an address.
+    Dialled { nic: String, address: IpAddr, is_bound: bool },
+    /// Through the launcher.
+    Channel,
+    /// The other side dialled.
+    Called,
+}
+
+/// A way to begin with, because it came up the last time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum KnownRoute {
+    Dialled(FlowRoute),
+    /// The other side dials.
+    Called,
 }
 
 impl KnownDetours {
-    /// Remembers which of `ways` came up in place of the usual one.
+    /// Remembers which way came up in place of the usual one; none is a call.
     pub(super) fn remember(
         &mut self,
         usual: FlowRoute,
-        way: FlowRoute,
+        way: Option<FlowRoute>,
         nic_of: impl Fn(usize) -> String,
     ) {
         let key = (nic_of(usual.port), usual.address.ip());
-        if way == usual {
+        if way == Some(usual) {
             self.0.remove(&key);
         } else if self.0.len() < DETOURS_MAX || self.0.contains_key(&key) {
-            let detour = RouteDetour {
-                nic: nic_of(way.port),
-                address: way.address.ip(),
-                is_bound: way.is_bound,
-            };
-            self.0.insert(key, detour);
+            self.0.insert(key, RouteDetour::of(way, nic_of));
         }
     }
 
-    /// The one of `ways` that came up the last time.
+    /// The one of `ways` that came up the last time, in place of `usual`.
     pub(super) fn recall(
         &self,
+        usual: FlowRoute,
         ways: &[FlowRoute],
         nic_of: impl Fn(usize) -> String,
-    ) -> Option<FlowRoute> {
-        let usual = ways.first()?;
+    ) -> Option<KnownRoute> {
         let known = self.0.get(&(nic_of(usual.port), usual.address.ip()))?;
-        let is_known = |way: &&FlowRoute| {
-            let nic = nic_of(way.port);
-            *known == RouteDetour { nic, address: way.address.ip(), is_bound: way.is_bound }
-        };
-        ways.iter().find(is_known).copied()
+        if *known == RouteDetour::Called {
+            return Some(KnownRoute::Called);
+        }
+        let is_known = |way: &&FlowRoute| *known == RouteDetour::of(Some(**way), &nic_of);
+        ways.iter().find(is_known).copied().map(KnownRoute::Dialled)
     }
 
     /// The interfaces have changed: what was found out may be wrong.
     pub(super) fn forget(&mut self) {
         self.0.clear();
+    }
+}
+
+impl RouteDetour {
+    fn of(way: Option<FlowRoute>, nic_of: impl Fn(usize) -> String) -> RouteDetour {
+        match way {
+            None => RouteDetour::Called,
+            Some(way) if way.is_channel => RouteDetour::Channel,
+            Some(way) => RouteDetour::Dialled {
+                nic: nic_of(way.port),
+                address: way.address.ip(),
+                is_bound: way.is_bound,
+            },
+        }
     }
 }
 
@@ -91,7 +113,8 @@ pub(super) fn ways(
     let Some((port, rail)) = pair(ports, rails, index) else { return Vec::new() };
     let way = |port: usize, rail: usize| {
         let address = rails[rail];
-        FlowRoute { port, address, rail, is_bound: binds(port, address.ip()) }
+        let is_bound = binds(port, address.ip());
+        FlowRoute { port, address, rail, is_bound, is_channel: false }
     };
     let usual = way(port, rail);
     let mut ways = vec![usual];
@@ -112,6 +135,34 @@ pub(super) fn ways(
             ports[known.port].ip == ports[other.port].ip && known.address.ip() == other.address.ip()
         };
         if !ways.iter().any(is_same) {
+            ways.push(other);
+        }
+    }
+    ways
+}
+
+/// The ways from a port to a rail that calls, and to the other addresses of that node.
+pub(super) fn ways_to(
+    port: usize,
+    rails: &[SocketAddr],
+    rail: usize,
+    binds: impl Fn(IpAddr) -> bool,
+) -> Vec<FlowRoute> {
+    if rails.is_empty() {
+        return Vec::new();
+    }
+    let way = |rail: usize| {
+        let address = rails[rail];
+        FlowRoute { port, address, rail, is_bound: binds(address.ip()), is_channel: false }
+    };
+    let usual = way(rail % rails.len());
+    let mut ways = vec![usual];
+    if usual.is_bound {
+        ways.push(FlowRoute { is_bound: false, ..usual });
+    }
+    for step in 1..rails.len() {
+        let other = way((rail + step) % rails.len());
+        if ways.iter().all(|known| known.address.ip() != other.address.ip()) {
             ways.push(other);
         }
     }
@@ -204,10 +255,13 @@ mod tests {
         let ports = own(&[[10, 0, 0, 2], [10, 0, 1, 2]]);
         let rails = rails(&[[10, 0, 0, 1], [10, 0, 1, 1]]);
         let ways = ways(&ports, &rails, 1, |port, peer| ports[port].reaches(peer));
-        detours.remember(ways[0], ways[2], nic_of);
-        assert_eq!(detours.recall(&ways, nic_of), Some(ways[2]));
-        detours.remember(ways[0], ways[0], nic_of);
-        assert_eq!(detours.recall(&ways, nic_of), None);
+        detours.remember(ways[0], Some(ways[2]), nic_of);
+        let recalled = detours.recall(ways[0], &ways, nic_of);
+        assert_eq!(recalled, Some(KnownRoute::Dialled(ways[2])));
+        detours.remember(ways[0], None, nic_of);
+        assert_eq!(detours.recall(ways[0], &ways, nic_of), Some(KnownRoute::Called));
+        detours.remember(ways[0], Some(ways[0]), nic_of);
+        assert_eq!(detours.recall(ways[0], &ways, nic_of), None);
     }
 
     /// A NIC with `threads` threads in subnet 10.0.`subnet`.0/24.

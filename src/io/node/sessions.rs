@@ -8,8 +8,8 @@ use mio::Token;
 
 use super::listening::ListenerIx;
 use super::routes::FlowRoute;
+use super::transfer_flows::OpeningPlace;
 use crate::core::piece::TransferIx;
-use crate::core::receiver::rail_pairs::RailPair;
 use crate::io::log;
 use crate::io::session::Connection;
 use crate::io::session::strangers::{OrderedDeadlines, SILENT_MAX, UnprovenConnections};
@@ -46,7 +46,7 @@ pub(super) enum SessionRole {
     /// A master that has closed its session, or said good-bye: it waits until its files are
     /// confirmed.
     Leaving,
-    /// A flow that this node opens to a sender, over one of its ports.
+    /// A flow that this node opens, over one of its ports.
     Flow(DialledFlow),
 }
 
@@ -54,7 +54,7 @@ pub(super) enum SessionRole {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct DialledFlow {
     pub(super) transfer: TransferIx,
-    pub(super) rail_pair: RailPair,
+    pub(super) place: OpeningPlace,
     pub(super) way: FlowRoute,
 }
 

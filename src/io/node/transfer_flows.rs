@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, TcpStream};
 use std::time::Instant;
 
+use super::call_answers::CallAnswers;
 use super::histories::RailPairHistory;
-use super::openings::FlowOpening;
+use super::openings::{FlowOpening, WayStep};
 use super::routes::FlowRoute;
 use super::stuck::StuckData;
 use crate::core::error::{Code, Error, Result};
@@ -17,9 +18,10 @@ use crate::core::receiver::scheduler::SchedulerEvent;
 use crate::core::seal::FlowSeal;
 use crate::core::units::{NodeIx, human_bytes};
 use crate::core::wire::control;
-use crate::core::wire::control::{FlowHello, FlowLoss, FlowReply, PeerNode, Prepare};
+use crate::core::wire::control::{FlowCall, FlowHello, FlowLoss, FlowReply, PeerNode, Prepare};
 use crate::core::wire::limits::FLOW_LOSSES_MAX;
 use crate::core::wire::terms::{FlowTerms, WirePolicy};
+use crate::io::clock::awake;
 use crate::io::session::{FlowStream, Key, is_loopback};
 
 /// The flows of one transfer.
@@ -38,6 +40,8 @@ pub(super) struct TransferFlows {
     flows: BTreeMap<FlowIx, (RailPair, usize)>,
     /// Flows that are being opened.
     openings: BTreeMap<RailPair, FlowOpening>,
+    /// Flows that are being opened because their receivers call.
+    pub(super) answers: CallAnswers,
     /// Histories of the flows of each rail pair that was wanted.
     histories: BTreeMap<RailPair, RailPairHistory>,
     /// Notes about large packets that do not arrive, by NIC and peer.
@@ -59,6 +63,7 @@ impl TransferFlows {
             peers: BTreeMap::new(),
             flows: BTreeMap::new(),
             openings: BTreeMap::new(),
+            answers: CallAnswers::default(),
             histories: BTreeMap::new(),
             mtu_holes: BTreeMap::new(),
             lost: RefCell::default(),
@@ -108,50 +113,105 @@ impl TransferFlows {
         self.openings.insert(rail_pair, opening);
     }
 
-    /// The next way to try for a flow, with what the sender is told over it.
-    pub(super) fn next_way(
+    /// The next step to open a flow.
+    pub(super) fn step(
         &mut self,
-        rail_pair: RailPair,
+        place: OpeningPlace,
         now: Instant,
-    ) -> Option<(FlowRoute, FlowHello)> {
+        nic_of: impl Fn(usize) -> String,
+    ) -> Option<FlowStep> {
+        let OpeningPlace { rail_pair, is_answer } = place;
+        if is_answer {
+            return match self.answers.step(rail_pair, now)? {
+                WayStep::Dial(way) => Some(FlowStep::Dial(way, self.answer(rail_pair, way))),
+                WayStep::Call | WayStep::Fail => None,
+            };
+        }
         let opening = self.openings.get_mut(&rail_pair)?;
-        let way = opening.next(now)?;
+        if self.flows.values().any(|(other, _)| other.sender == rail_pair.sender) {
+            opening.other_is_up();
+        }
+        Some(match opening.step(now)? {
+            WayStep::Dial(way) => FlowStep::Dial(way, self.hello(rail_pair, way)),
+            WayStep::Call => FlowStep::Call(self.call(rail_pair)?),
+            WayStep::Fail => {
+                let error = opening.error(nic_of);
+                self.openings.remove(&rail_pair);
+                FlowStep::Ends(self.failed(rail_pair, error))
+            }
+        })
+    }
+
+    /// The first message to a sender over a way.
+    fn hello(&self, rail_pair: RailPair, way: FlowRoute) -> FlowHello {
+        let opening = &self.openings[&rail_pair];
         let history = self.histories.get(&rail_pair.own());
-        let hello = FlowHello {
+        FlowHello {
+            weight_bytes: opening.weight_bytes,
+            pace_bytes_per_second: opening.pace_bytes_per_second,
+            silent_flows: history.map_or(0, RailPairHistory::silent_flows),
+            call: None,
+            ..self.answer(rail_pair, way)
+        }
+    }
+
+    /// The first message to a receiver that has called, over a way.
+    fn answer(&self, rail_pair: RailPair, way: FlowRoute) -> FlowHello {
+        FlowHello {
             transfer: self.transfer,
             attempt: self.attempt,
             from_node: self.node_index,
             to_node: rail_pair.sender.0,
             rail: u32::try_from(way.port).expect("ports are few"),
             to_rail: u32::try_from(way.rail).expect("rails are few"),
-            weight_bytes: opening.weight_bytes,
-            pace_bytes_per_second: opening.pace_bytes_per_second,
-            silent_flows: history.map_or(0, RailPairHistory::silent_flows),
+            weight_bytes: 0,
+            pace_bytes_per_second: 0,
+            silent_flows: 0,
             further: rail_pair.further,
             terms: self.terms(way),
-        };
-        Some((way, hello))
+            call: Some(rail_pair.index),
+        }
+    }
+
+    /// The call to the sender of a rail pair.
+    fn call(&self, rail_pair: RailPair) -> Option<FlowCall> {
+        let opening = self.openings.get(&rail_pair)?;
+        let FlowRoute { port, rail, .. } = opening.usual();
+        let own = self.ports.iter().position(|used| *used == port)?;
+        Some(FlowCall {
+            peer: rail_pair.sender.0,
+            pair: rail_pair.index,
+            further: rail_pair.further,
+            receiver_rail: u32::try_from(own).expect("ports are few"),
+            sender_rail: u32::try_from(rail).expect("rails are few"),
+            weight_bytes: opening.weight_bytes,
+            pace_bytes_per_second: opening.pace_bytes_per_second,
+        })
     }
 
     /// The instant at which the next way of some flow is to be tried.
     pub(super) fn way_due(&self) -> Option<Instant> {
-        self.openings.values().filter_map(FlowOpening::due).min()
+        self.openings.values().filter_map(FlowOpening::due).chain(self.answers.due()).min()
     }
 
-    /// The rail pairs whose next way is to be tried.
-    pub(super) fn due(&self, now: Instant) -> impl Iterator<Item = RailPair> {
+    /// The flows whose next way is to be tried.
+    pub(super) fn due(&self, now: Instant) -> impl Iterator<Item = OpeningPlace> {
         let is_due = move |opening: &FlowOpening| opening.due().is_some_and(|due| now >= due);
-        self.openings.iter().filter(move |(_, it)| is_due(it)).map(|(&rail_pair, _)| rail_pair)
+        let opened = self.openings.iter().filter(move |(_, it)| is_due(it));
+        let opened = opened.map(|(&rail_pair, _)| OpeningPlace { rail_pair, is_answer: false });
+        let answers = self.answers.due_at(now);
+        opened.chain(answers.map(|rail_pair| OpeningPlace { rail_pair, is_answer: true }))
     }
 
     /// The error so far of a flow that has been opened for long: the master will want to know what
     /// is waited for, should nothing land any more.
     pub(super) fn slow(
         &self,
-        rail_pair: RailPair,
+        place: OpeningPlace,
         now: Instant,
         nic_of: impl Fn(usize) -> String,
     ) -> Option<SchedulerEvent> {
+        let rail_pair = (!place.is_answer).then_some(place.rail_pair)?;
         let error = self.openings.get(&rail_pair)?.so_far(now, nic_of)?;
         Some(SchedulerEvent::OpenSlow { rail_pair, error })
     }
@@ -161,24 +221,35 @@ impl TransferFlows {
         self.openings.remove(&rail_pair)
     }
 
-    /// One way to open a flow failed.
+    /// The sender that was called has dialled. The opening ends, if it is one still.
+    pub(super) fn take_called(&mut self, hello: &FlowHello) -> Option<(RailPair, FlowOpening)> {
+        let (sender, index, further) = (NodeIx(hello.from_node), hello.call?, hello.further);
+        let rail_pair = RailPair { sender, index, further };
+        self.openings.get(&rail_pair).filter(|opening| opening.is_called())?;
+        Some((rail_pair, self.openings.remove(&rail_pair)?))
+    }
+
+    /// One way to open a flow failed. The event of a flow for which none is left.
     pub(super) fn way_failed(
         &mut self,
-        rail_pair: RailPair,
+        place: OpeningPlace,
         way: FlowRoute,
         error: Error,
         nic_of: impl Fn(usize) -> String,
-    ) -> WayFailure {
-        let Some(opening) = self.openings.get_mut(&rail_pair) else { return WayFailure::Waits };
-        if opening.fail(way, error) {
-            let error = opening.error(nic_of);
-            self.openings.remove(&rail_pair);
-            WayFailure::Ends(self.failed(rail_pair, error))
-        } else if opening.is_idle() {
-            WayFailure::GoesOn
-        } else {
-            WayFailure::Waits
+    ) -> Option<SchedulerEvent> {
+        let OpeningPlace { rail_pair, is_answer } = place;
+        if is_answer {
+            // The receiver finds out by itself.
+            self.answers.fail(rail_pair, awake(), way, error);
+            return None;
         }
+        let opening = self.openings.get_mut(&rail_pair)?;
+        if !opening.fail(awake(), way, error) {
+            return None;
+        }
+        let error = opening.error(nic_of);
+        self.openings.remove(&rail_pair);
+        Some(self.failed(rail_pair, error))
     }
 
     /// No way is left to open a flow.
@@ -201,7 +272,7 @@ impl TransferFlows {
         stream: FlowStream,
         way: FlowRoute,
     ) -> Result<(TcpStream, FlowSeal)> {
-        let demanded = self.wire.terms(stream.is_inside);
+        let demanded = self.wire.terms(stream.is_inside && !way.is_channel);
         if demanded != self.terms(way) {
             return Err(Error::new(Code::Refused, "the flow left this machine by another address"));
         }
@@ -221,7 +292,7 @@ impl TransferFlows {
 
     /// What this node demands of a flow before it has its addresses.
     fn terms(&self, way: FlowRoute) -> FlowTerms {
-        self.wire.terms(is_loopback(way.address.ip()))
+        self.wire.terms(is_loopback(way.address.ip()) && !way.is_channel)
     }
 
     /// The history of a rail pair that was wanted.
@@ -340,12 +411,20 @@ impl TransferFlows {
     }
 }
 
-/// Consequence of a way that failed.
-pub(super) enum WayFailure {
-    /// Other ways are waited for, or the flow is not wanted any more.
-    Waits,
-    /// The next way is to be tried now.
-    GoesOn,
-    /// None is left.
+/// A flow that is being opened: on a rail pair to a sender, or, as the answer to a call, on that of
+/// a receiver, which is in the place of the sender then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct OpeningPlace {
+    pub(super) rail_pair: RailPair,
+    pub(super) is_answer: bool,
+}
+
+/// Next step to open a flow.
+pub(super) enum FlowStep {
+    /// Dial, and say this.
+    Dial(FlowRoute, FlowHello),
+    /// Have the master call the sender.
+    Call(FlowCall),
+    /// No way is left.
     Ends(SchedulerEvent),
 }

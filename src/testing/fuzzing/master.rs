@@ -140,7 +140,11 @@ impl MasterWorld {
             ToNode::Commit => ToMaster::Committed,
             ToNode::Finish | ToNode::Cancel { .. } => ToMaster::Report(NodeStats::default()),
             // One that was prepared anew would have heard of its first plan.
-            ToNode::Start(_) | ToNode::Resume(_) | ToNode::MakeWay { .. } | ToNode::Survey(_) => {
+            ToNode::Start(_)
+            | ToNode::Resume(_)
+            | ToNode::MakeWay { .. }
+            | ToNode::Survey(_)
+            | ToNode::Called { .. } => {
                 return;
             }
         };

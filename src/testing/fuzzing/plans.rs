@@ -21,6 +21,7 @@ pub(super) fn start(script: &mut ByteSource<'_>, epoch: u32, spans: Vec<Span>) -
         name: "a".into(),
         rails: rails.clone(),
         relays: index == 1,
+        channel: None,
     };
     start.epoch = epoch;
     start.peers = (0..script.below(5)).map(peer).collect();

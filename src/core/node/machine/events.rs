@@ -6,7 +6,9 @@ use crate::core::piece::{FlowCommand, TransferIx};
 use crate::core::rail::TransferCommand;
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::receiver::scheduler::SchedulerEvent;
-use crate::core::wire::control::{Prepare, Start, SurveyAnswer, SurveyQuestion, ToMaster, ToNode};
+use crate::core::wire::control::{
+    FlowCall, PeerNode, Prepare, Start, SurveyAnswer, SurveyQuestion, ToMaster, ToNode,
+};
 
 /// A control session of this node. Never reused within a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -41,6 +43,8 @@ pub(crate) enum NodeEvent {
     Joined { transfer: TransferIx, result: Result<(), Error> },
     /// Something happened to a flow or a piece.
     Flow { transfer: TransferIx, event: SchedulerEvent },
+    /// A sender is not reached: it is to be asked to dial.
+    Call { transfer: TransferIx, call: FlowCall },
     /// A destination failed under the rails: nothing more can land.
     Broken { transfer: TransferIx, error: Error },
     /// A rail holds nothing of a transfer any more.
@@ -77,6 +81,8 @@ pub(crate) enum NodeAction {
     Work { transfer: TransferIx, job: NodeJob },
     /// Open a flow to a sender; answered by `FlowUp` or `OpenFailed`.
     OpenFlow { transfer: TransferIx, rail_pair: RailPair, weight: u64, pace_bytes_per_second: u64 },
+    /// Open a flow to a receiver that calls.
+    Call { transfer: TransferIx, call: FlowCall, receiver: PeerNode },
     /// Tell the rail of a flow.
     Flow { transfer: TransferIx, command: FlowCommand },
     /// Tell all rails of a transfer.

@@ -8,7 +8,7 @@ use crate::core::node::participant::{ParticipantAction, ParticipantEvent, Partic
 use crate::core::rail::TransferCommand;
 use crate::core::receiver::scheduler::SchedulerEvent;
 use crate::core::units::Moment;
-use crate::core::wire::control::ToMaster;
+use crate::core::wire::control::{FlowCall, ToMaster};
 
 impl Attempt {
     /// Takes in what the participant wants, until it wants nothing or its next action has to wait.
@@ -133,7 +133,8 @@ impl Attempt {
             | ToMaster::Committed
             | ToMaster::Failed { stats: None, .. }
             | ToMaster::Resumed { .. }
-            | ToMaster::Surveyed(_) => self.actions.extend(self.channel.send(message)),
+            | ToMaster::Surveyed(_)
+            | ToMaster::Call(_) => self.actions.extend(self.channel.send(message)),
         }
     }
 
@@ -157,6 +158,13 @@ impl Attempt {
         }
         let failure = self.failure.take();
         self.actions.push_back(NodeAction::Forget { transfer: self.ix, keeps_files, failure });
+    }
+
+    /// Asks a sender to dial, by way of the master, if that is there. It is not repeated.
+    pub(super) fn call(&mut self, call: FlowCall) {
+        if self.channel.session().is_some() {
+            self.actions.extend(self.channel.send(ToMaster::Call(call)));
+        }
     }
 
     /// A worker that opens a transfer is not idle.

@@ -21,7 +21,9 @@ impl NodeMachine {
     pub(super) fn message(&mut self, now: Moment, session: SessionIx, message: ToNode) {
         let Some(&MasterSession { transfer, .. }) = self.sessions.get(&session) else { return };
         if let Some(attempt) = transfer.and_then(|transfer| self.attempts.get_mut(&transfer)) {
-            attempt.channel.hear();
+            if message.is_counted() {
+                attempt.channel.hear();
+            }
         }
         match (message, transfer) {
             (ToNode::MakeWay { id }, None) => self.make_way(now, &id),
@@ -38,6 +40,11 @@ impl NodeMachine {
             (ToNode::Survey(questions), None) => self.survey(now, session, questions),
             (ToNode::Start(start), Some(transfer)) => {
                 self.attempt(now, transfer, |attempt| attempt.start(now, start));
+            }
+            (ToNode::Called { call, receiver }, Some(transfer)) => {
+                if self.attempts.get(&transfer).is_some_and(|attempt| !attempt.is_over()) {
+                    self.actions.push_back(NodeAction::Call { transfer, call, receiver });
+                }
             }
             (message, Some(transfer)) => {
                 let event = ParticipantEvent::Master(message);

@@ -29,6 +29,27 @@ pub(crate) struct FlowHello {
     pub(crate) further: u32,
     /// Demands of the dialing side on the flow's protection.
     pub(crate) terms: FlowTerms,
+    /// The receiver's rail pair, if the dialing node is the sender, which answers a [`FlowCall`].
+    pub(crate) call: Option<u32>,
+}
+
+/// Call of a receiver that does not reach a sender: the sender is asked to open the flow. It goes
+/// by way of the master, and is never counted nor repeated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FlowCall {
+    /// Index of the other node: the sender where the receiver asks, the receiver where the sender
+    /// is asked.
+    pub(crate) peer: u32,
+    /// The receiver's rail pair, and the place of the flow there.
+    pub(crate) pair: u32,
+    pub(crate) further: u32,
+    /// Rails of both: places among those that each uses in the transfer.
+    pub(crate) receiver_rail: u32,
+    pub(crate) sender_rail: u32,
+    /// Bytes that the plan wants over this flow.
+    pub(crate) weight_bytes: u64,
+    /// Highest rate at which the sender may send on the flow; 0 for no limit.
+    pub(crate) pace_bytes_per_second: u64,
 }
 
 /// Answer to a [`FlowHello`], in the second handshake message.

@@ -144,9 +144,13 @@ fn prepare() -> impl Strategy<Value = Prepare> {
 fn start() -> impl Strategy<Value = Start> {
     let index = 0..NODES_MAX as u32;
     // A name begins with a host.
-    let peer = ("([^:].{0,30})?", vec(address(), 0..4), any::<bool>());
+    let channel = option::of(address());
+    let peer = ("([^:].{0,30})?", vec(address(), 0..4), any::<bool>(), channel);
     let peers = prop::collection::btree_map(index.clone(), peer, 0..6).prop_map(|peers| {
-        let peer = |(index, (name, rails, relays))| PeerNode { index, name, rails, relays };
+        let peer = |(index, (name, rails, relays, channel))| {
+            let name: String = name;
+            PeerNode { index, name, rails, relays, channel }
+        };
         peers.into_iter().map(peer).collect::<Vec<PeerNode>>()
     });
     let share = (index, any::<u32>()).prop_map(|(index, weight)| SenderShare { index, weight });
@@ -461,6 +465,7 @@ fn small_messages_survive() {
         to_node: 4,
         rail: 5,
         to_rail: 7,
+        call: Some(3),
         weight_bytes: 1 << 40,
         pace_bytes_per_second: 125_000_000,
         silent_flows: 2,
@@ -670,15 +675,22 @@ fn a_peer_that_is_named_by_its_address_says_it_once() {
             name: name.into(),
             rails: vec![rail.parse().unwrap()],
             relays: false,
+            channel: None,
         };
         assert_eq!(peer.to_proto().name, sent);
         assert_eq!(PeerNode::from_proto(peer.to_proto()).unwrap(), peer);
     }
     assert!(
-        PeerNode { index: 1, name: "10.0.0.1:5".into(), rails: vec![], relays: false }
-            .to_proto()
-            .name
-            .starts_with("10.")
+        PeerNode {
+            index: 1,
+            name: "10.0.0.1:5".into(),
+            rails: vec![],
+            relays: false,
+            channel: None
+        }
+        .to_proto()
+        .name
+        .starts_with("10.")
     );
 }
 
@@ -749,6 +761,7 @@ fn plain_start() -> Start {
         name: format!("node{index:02}.cluster:55553"),
         rails: vec![format!("10.0.0.{index}:55554").parse().unwrap()],
         relays: false,
+        channel: None,
     };
     let segment = |index: u64| PlanSegment {
         span: Span::of(index << 38, 1 << 38),

@@ -7,8 +7,8 @@ use super::fields::{
 use super::{load, survey};
 use crate::core::error::Error;
 use crate::core::wire::control::{
-    CheckValue, FlowLoss, KeptRanges, LandedSegment, NodeStats, Prepared, RailStats, RowState,
-    SegmentChecks, SenderDelivery, SourceOrigin, SpeedSample, ToMaster, WireMessage,
+    CheckValue, FlowCall, FlowLoss, KeptRanges, LandedSegment, NodeStats, Prepared, RailStats,
+    RowState, SegmentChecks, SenderDelivery, SourceOrigin, SpeedSample, ToMaster, WireMessage,
 };
 use crate::core::wire::limits::{
     FLOW_LOSSES_MAX, HAVE_MAX, ITEMS_MAX, LEFT_MAX, NODES_MAX, NOTES_MAX, RAILS_MAX,
@@ -61,6 +61,7 @@ impl WireMessage for ToMaster {
             ToMaster::Surveyed(answers) => {
                 proto::ToMasterKind::Surveyed(survey::answers_to_proto(answers))
             }
+            ToMaster::Call(call) => proto::ToMasterKind::Call(call.to_proto()),
         };
         proto::ToMaster { kind: Some(kind) }
     }
@@ -103,6 +104,7 @@ impl WireMessage for ToMaster {
             proto::ToMasterKind::Surveyed(surveyed) => {
                 ToMaster::Surveyed(survey::answers(surveyed)?)
             }
+            proto::ToMasterKind::Call(call) => ToMaster::Call(FlowCall::from_proto(call)?),
         })
     }
 }

@@ -15,7 +15,7 @@ use crate::core::options::{CheckKind, Cipher, DataPath, TransferOptions, WireLev
 use crate::core::spec::RowRole;
 use crate::core::units::Span;
 use crate::core::wire::control::{
-    FileSharing, FlowKey, OfferedSource, PeerNode, PlanSegment, Prepare, ReplicaRange,
+    FileSharing, FlowCall, FlowKey, OfferedSource, PeerNode, PlanSegment, Prepare, ReplicaRange,
     ResumeSession, SenderShare, SourceOrigin, Start, ToNode, WireMessage, WireOptions, WireRow,
 };
 use crate::core::wire::limits::{
@@ -44,6 +44,10 @@ impl WireMessage for ToNode {
             ToNode::Survey(questions) => {
                 proto::ToNodeKind::Survey(survey::questions_to_proto(questions))
             }
+            ToNode::Called { call, receiver } => proto::ToNodeKind::Called(proto::Called {
+                call: Some(call.to_proto()),
+                receiver: Some(receiver.to_proto()),
+            }),
         };
         proto::ToNode { kind: Some(kind) }
     }
@@ -61,6 +65,10 @@ impl WireMessage for ToNode {
                 ToNode::MakeWay { id: text("the name of a transfer", id)? }
             }
             proto::ToNodeKind::Survey(survey) => ToNode::Survey(survey::questions(survey)?),
+            proto::ToNodeKind::Called(called) => ToNode::Called {
+                call: FlowCall::from_proto(required("the call", called.call)?)?,
+                receiver: PeerNode::from_proto(required("the receiver", called.receiver)?)?,
+            },
         })
     }
 }
@@ -363,7 +371,14 @@ impl WireMessage for PeerNode {
             .and_then(|host| self.name.strip_prefix(&host))
             .filter(|port| port.starts_with(':'));
         let name = port.unwrap_or(&self.name).to_owned();
-        proto::Peer { index: self.index, name, rails: packed(&self.rails), relays: self.relays }
+        let channel: Vec<SocketAddr> = self.channel.into_iter().collect();
+        proto::Peer {
+            index: self.index,
+            name,
+            rails: packed(&self.rails),
+            relays: self.relays,
+            channel: packed(&channel),
+        }
     }
 
     fn from_proto(proto: proto::Peer) -> Result<PeerNode, WireError> {
@@ -373,7 +388,10 @@ impl WireMessage for PeerNode {
         if let Some(rail) = rails.first().filter(|_| name.starts_with(':')) {
             name.insert_str(0, &host_of(rail));
         }
-        Ok(PeerNode { index, name, rails, relays: proto.relays })
+        let channel = addresses("the channel of a peer", &proto.channel)?;
+        within("the channel of a peer", channel.len(), 1)?;
+        let channel = channel.into_iter().next();
+        Ok(PeerNode { index, name, rails, relays: proto.relays, channel })
     }
 }
 

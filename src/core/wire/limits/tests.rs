@@ -166,6 +166,7 @@ fn peer(index: usize, rails: usize) -> PeerNode {
         name: name(NAME_BYTES_MAX),
         rails: vec![address(); rails],
         relays: true,
+        channel: Some(([0xff; 16], u16::MAX).into()),
     }
 }
 
@@ -194,6 +195,7 @@ fn the_largest_advert_fits_a_handshake() {
         to_node: NODES_MAX as u32 - 1,
         rail: RAILS_MAX as u32 - 1,
         to_rail: RAILS_MAX as u32 - 1,
+        call: Some(u32::MAX),
         weight_bytes: u64::MAX,
         pace_bytes_per_second: u64::MAX,
         silent_flows: u32::MAX,

@@ -32,6 +32,28 @@ pub(crate) struct FlowHello {
     pub(crate) ciphers: u32,
     #[prost(uint32, tag = "12")]
     pub(crate) to_rail: u32,
+    /// The receiver's rail pair, if a sender dials.
+    #[prost(uint32, optional, tag = "13")]
+    pub(crate) call: Option<u32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Call {
+    #[prost(uint32, tag = "1")]
+    pub(crate) peer: u32,
+    #[prost(uint32, tag = "2")]
+    pub(crate) pair: u32,
+    #[prost(uint32, tag = "3")]
+    pub(crate) further: u32,
+    #[prost(uint32, tag = "4")]
+    pub(crate) receiver_rail: u32,
+    #[prost(uint32, tag = "5")]
+    pub(crate) sender_rail: u32,
+    #[prost(uint64, tag = "6")]
+    pub(crate) weight_bytes: u64,
+    /// 0 for none.
+    #[prost(uint64, tag = "7")]
+    pub(crate) pace_bytes_per_second: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

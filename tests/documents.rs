@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use support::{cep_fast, folder, json, run};
 
 /// Options of other programs that the documents name.
-const FOREIGN_OPTIONS: [&str; 17] = [
+const FOREIGN_OPTIONS: [&str; 18] = [
     "--bcast",
     "--bin",
     "--features",
     "--host",
     "--inplace",
     "--lib",
+    "--locked",
     "--no-default-features",
     "--no-deps",
     "--nocapture",

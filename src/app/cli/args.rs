@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 
 pub use super::bench_args::BenchArgs;
 pub use super::key_args::{KeyArgs, KeygenArgs};
 pub use super::launch_args::{DeployMode, LaunchArgs, LaunchedArgs, StarterArgs};
+use super::manual::exit_status_line;
 pub use super::transfer_args::TransferArgs;
 pub use super::values::{
     BenchNodes, ConfineArg, NodeDeath, NodeRate, PinArg, ProgressMode, ThreadsPerNic, VerifyArg,
@@ -26,7 +27,7 @@ use crate::core::units::printable_lines;
 
 /// Moves a range of bytes from many nodes to many nodes as fast as their NICs allow.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "cep-fast", version, max_term_width = 100, after_help = EXIT_STATUS)]
+#[command(name = "cep-fast", version, max_term_width = 100, after_help = exit_status_line())]
 pub struct Args {
     /// Command to carry out.
     #[command(subcommand)]
@@ -162,7 +163,7 @@ pub struct CopyArgs {
     // with a dash after `--`.
     #[arg(
         required = true, num_args = 2.., value_name = "SRC... DST", long_help = OPERANDS_HELP,
-        value_parser = operand(),
+        value_parser = operand(), value_hint = ValueHint::AnyPath,
     )]
     pub operands: Vec<Operand>,
     /// Port of the daemons at the hosts of operands, with --launch none [default: 5000]
@@ -267,7 +268,7 @@ pub struct NodeArgs {
     /// exists by the whole text is that directory; with NAME, write x:ro/ if its name ends so
     #[arg(
         long = "root", value_name = "[NAME=]DIR[:ro|:wo]",
-        value_parser = clap::value_parser!(OsString),
+        value_parser = clap::value_parser!(OsString), value_hint = ValueHint::DirPath,
     )]
     pub roots: Vec<OsString>,
     /// Read nothing for others: refuse rows that send files or shared memory
@@ -406,10 +407,6 @@ one file. Operands with different last names are several files.
 The last operand is a file, or a directory that exists, which takes each file under its own name. \
 Directories are never made. Each of several hosts gets a copy; hosts that see one directory there \
 write each byte once, together.";
-
-const EXIT_STATUS: &str = "Exit status: 0 complete, 1 internal, 2 usage or specification, 3 node \
-                           unreachable or lost, 4 refused, 5 data source or destination, 6 \
-                           integrity, 7 stalled, 130 cancelled.";
 
 #[cfg(test)]
 #[path = "args_tests.rs"]

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use clap::ValueHint;
+
 use super::values::expect;
 use crate::core::launch::method::LaunchMethod;
 use crate::core::launch::port_range::PortRange;
@@ -29,7 +31,7 @@ pub struct LaunchArgs {
     /// Start on other hosts.
     pub starter: StarterArgs,
     /// Root directory of launched nodes: their /x is DIR/x [default: /]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub root: Option<PathBuf>,
 }
 

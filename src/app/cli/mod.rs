@@ -6,6 +6,7 @@
 
 pub mod args;
 pub mod exit;
+pub mod manual;
 pub mod operand;
 pub mod progress;
 pub mod support;

@@ -15,8 +15,12 @@ const SLOWED_SIGMAS: f64 = 5.0;
 const WAIT_EXPLAINS: f64 = 0.1;
 /// Times that it makes everything slower than at the other nodes, so that it explains a low rate.
 const SLOWED_EXPLAINS: f64 = 1.5;
-/// Part of its CPUs that makes others the cause.
+/// Part of its CPUs that makes others the cause, if it is more than on the other nodes.
 const OTHERS_MIN: f64 = 0.25;
+/// Part more than on the other nodes.
+const OTHERS_ABOVE: f64 = 0.15;
+/// Part of its CPUs that makes others the cause in any case.
+const OTHERS_MOST: f64 = 0.75;
 /// Part of its CPUs that makes a hypervisor the cause.
 const STOLEN_MIN: f64 = 0.1;
 /// Part of its threads that are never idle: more is not to be had of them.
@@ -43,6 +47,7 @@ pub(super) struct FleetNorms {
     /// Logarithm of how many times slower waiting makes the threads of a node.
     slowed: Option<RobustCentre>,
     /// Medians.
+    others: f64,
     resent: f64,
     cpus: Option<f64>,
 }
@@ -53,6 +58,7 @@ impl FleetNorms {
             |of: fn(&LoadShares) -> f64| nodes.iter().filter_map(move |node| node.share(of));
         FleetNorms {
             slowed: RobustCentre::of(shares(|load| load.wait).map(slowed)),
+            others: median(shares(|load| load.others)).unwrap_or(0.0),
             resent: median(shares(|load| load.resent)).unwrap_or(0.0),
             cpus: median(nodes.iter().filter_map(|node| node.cpus).map(|cpus| cpus as f64)),
         }
@@ -110,7 +116,7 @@ fn processor(node: &FleetNode, norms: &FleetNorms, is_slow: bool) -> Option<Flee
             format!("CPU busy: the hypervisor takes {} of {of_cpus}; {waited}", percent(stolen)),
             "give the virtual machine CPUs of its own".to_owned(),
         )
-    } else if others >= OTHERS_MIN {
+    } else if others >= OTHERS_MIN.max(norms.others + OTHERS_ABOVE).min(OTHERS_MOST) {
         (
             format!("CPU busy: others take {} of {of_cpus}; {waited}", percent(others)),
             "look with `top` who runs there, end it, or give the node CPUs of its own".to_owned(),

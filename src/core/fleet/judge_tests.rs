@@ -135,6 +135,12 @@ fn a_busy_cpu_is_named_where_it_stands_out() {
     assert!(busy(|load| load.stolen = 0.5).starts_with("n2: CPU busy: the hypervisor takes 50 %"));
     let limited = busy(|load| load.others = 0.01);
     assert!(limited.starts_with("n2: CPU limited") && limited.contains("cpu.max"), "{limited}");
+    // What others take on every node is not why this one waits.
+    let all = fleet(|at, node| {
+        load(node, |load| (load.wait, load.others) = (if at == 2 { 0.9 } else { 0.1 }, 0.5));
+    });
+    let named = said(&all, &FleetTerms::default());
+    assert!(matches!(&named[..], [only] if only.starts_with("n2: CPU limited")), "{named:?}");
     // Some waiting that costs no rate is nobody's matter.
     let some = fleet(|at, node| load(node, |load| load.wait = if at == 2 { 0.4 } else { 0.02 }));
     assert_eq!(said(&some, &FleetTerms::default()), [] as [String; 0]);

@@ -112,7 +112,8 @@ impl TrueFleet {
             });
         }
         let wait = 1.0 - self.noisy(1.0 - self.wait[node]);
-        let load = LoadShares { cores: 0.5, wait, others: 0.6, stolen: 0.0, resent: 0.0 };
+        let others = if self.busy.contains(&node) { 0.9 } else { 0.6 };
+        let load = LoadShares { cores: 0.5, wait, others, stolen: 0.0, resent: 0.0 };
         FleetRound { partner, rates, load: Some(load) }
     }
 }

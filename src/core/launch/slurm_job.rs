@@ -125,8 +125,8 @@ const STEP_OPTIONS: [&str; 11] = [
 /// Returns true for a variable that the step is not to have.
 pub(crate) fn is_withheld(name: &str) -> bool {
     // A session of ssh may have submitted the job; the tasks were not reached by it.
-    let is_ours = name.starts_with("SLURM_") && !KEPT.contains(&name);
-    is_ours || name == "SSH_CONNECTION"
+    let is_input = name.starts_with("SLURM_") || name.starts_with("SRUN_");
+    (is_input && !KEPT.contains(&name)) || name == "SSH_CONNECTION"
 }
 
 /// Returns the smallest of counts such as `2(x3),1`.
@@ -204,7 +204,7 @@ mod tests {
     /// A script's `--ntasks-per-node` or `--mem-per-cpu` would be this step's, too.
     #[test]
     fn what_a_script_asks_for_its_own_steps_is_not_for_this_one() {
-        for name in ["SLURM_MEM_PER_CPU", "SLURM_NTASKS", "SLURM_CPU_BIND", "SSH_CONNECTION"] {
+        for name in ["SLURM_MEM_PER_CPU", "SLURM_NTASKS", "SRUN_CPUS_PER_TASK", "SSH_CONNECTION"] {
             assert!(is_withheld(name), "{name}");
         }
         for name in ["SLURM_JOB_ID", "SLURM_CONF", "PATH", "SLURMD_NODENAME"] {

@@ -34,8 +34,10 @@ const WORDS_WITHIN: Duration = Duration::from_secs(5);
 /// Time for a step to end with its standard input, and then once more when it is asked to. A host
 /// that does not answer would hold it up; the tasks of all others end by themselves.
 const END_WITHIN: Duration = Duration::from_millis(800);
-/// Hosts that a note names before it counts the others.
+/// Hosts that a note names before it counts the others, and that say a line.
 const NAMED_MAX: usize = 3;
+/// Lines of nodes that are remembered.
+const REMEMBERED_MAX: usize = 256;
 
 /// What happened in the step.
 enum StepEvent {
@@ -165,6 +167,7 @@ fn open(
 /// Reads what the step says, to its end. What nobody waits for any more is for people.
 fn follow(output: PipeReader, events: &Sender<StepEvent>) {
     let mut hosts: BTreeMap<usize, String> = BTreeMap::new();
+    let mut repeats = RepeatedLines::default();
     for line in child::lines(output) {
         let (task, text) = labelled(&line);
         if let (Some(task), Some(HostLine::Runs { host: Some(host) })) =
@@ -176,11 +179,27 @@ fn follow(output: PipeReader, events: &Sender<StepEvent>) {
             Some(task) => StepEvent::Said(task, text.to_owned()),
             None => StepEvent::Note(line.clone()),
         };
-        if events.send(event).is_err() {
+        if events.send(event).is_err() && repeats.is_worth_saying(text) {
             pass_on(text, task.and_then(|task| hosts.get(&task)).map(String::as_str));
         }
     }
     let _ = events.send(StepEvent::Ended);
+}
+
+/// Lines that many nodes say alike: a thousand nodes with one limit would fill the terminal.
+#[derive(Default)]
+struct RepeatedLines(BTreeMap<String, usize>);
+
+impl RepeatedLines {
+    /// Returns true for a line that few have said, of those that are remembered.
+    fn is_worth_saying(&mut self, line: &str) -> bool {
+        if self.0.len() >= REMEMBERED_MAX && !self.0.contains_key(line) {
+            return true;
+        }
+        let count = self.0.entry(line.to_owned()).or_default();
+        *count += 1;
+        *count <= NAMED_MAX
+    }
 }
 
 struct StepOpening<'a> {
@@ -450,5 +469,28 @@ fn list(names: &[&str]) -> String {
     match names.len().checked_sub(NAMED_MAX) {
         Some(more @ 1..) => format!("{} and {more} more", names[..NAMED_MAX].join(", ")),
         _ => names.join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_named_until_there_are_too_many() {
+        assert_eq!(list(&["a", "b", "c"]), "a, b, c");
+        assert_eq!(list(&["a", "b", "c", "d", "e"]), "a, b, c and 2 more");
+        assert_eq!(list(&[]), "");
+    }
+
+    #[test]
+    fn a_line_of_many_nodes_is_said_a_few_times() {
+        let mut lines = RepeatedLines::default();
+        let said = (0..1000).filter(|_| lines.is_worth_saying("one limit")).count();
+        assert_eq!(said, NAMED_MAX);
+        for line in 0..2 * REMEMBERED_MAX {
+            assert!(lines.is_worth_saying(&line.to_string()));
+        }
+        assert!(lines.0.len() <= REMEMBERED_MAX);
     }
 }

@@ -96,6 +96,50 @@ fn whichever_side_can_be_dialled_is_dialled_soon() {
     }
 }
 
+/// All connections from outside are dropped.
+const CLOSED: &str = "add table inet wall
+add chain inet wall in { type filter hook input priority 0; policy drop; }
+add rule inet wall in ct state established,related accept
+add rule inet wall in iif lo accept
+add rule inet wall in meta l4proto { icmp, icmpv6 } accept
+";
+
+/// Copies a file between nodes 1 and 2 with the command typed in node 1. The starter of the node in
+/// node 2 needs no network.
+fn copy(lab: &Lab, from: &str, to: &str) -> Output {
+    let entering = lab.network.command(2, "env");
+    let words = std::iter::once(entering.get_program()).chain(entering.get_args());
+    let starter: Vec<&str> = words.map(|word| word.to_str().unwrap()).collect();
+    let starter = format!("{} HOST={{host}} PATH=/usr/bin:/bin {{command}}", starter.join(" "));
+    let mut command = lab.inside(1);
+    command.args(["copy", "--json", "--progress", "never", "--launch", &starter]);
+    run(command.env("HOME", lab.path("")).args([from, to]))
+}
+
+#[test]
+fn where_neither_side_can_be_dialled_control_and_data_go_through_the_launchers_sessions() {
+    let Some(lab) = Lab::up(2, 1, "500mbit") else { return };
+    for node in [1, 2] {
+        lab.network.nft(node, CLOSED).unwrap();
+    }
+    let data = support::random_bytes(3, 20_000_000);
+    std::fs::write(lab.path("source"), &data).unwrap();
+    let path = |name: &str| lab.path(name).display().to_string();
+    let there = |name: &str| format!("10.200.0.2:{}", path(name));
+    for (from, to, made) in
+        [(path("source"), there("to"), "to"), (there("source"), path("from"), "from")]
+    {
+        let output = copy(&lab, &from, &to);
+        let report = completed(&output);
+        assert!(std::fs::read(lab.path(made)).unwrap() == data, "{report}");
+        assert_eq!(report["wire"], "sealed", "{report}");
+        let warnings = report["warnings"].to_string();
+        assert!(warnings.contains("bit/s, because neither side can dial the other"), "{warnings}");
+        let said = stderr(&output);
+        assert!(said.contains("10.200.0.2: neither side can dial the other, so that"), "{said}");
+    }
+}
+
 #[test]
 fn launched_nodes_stay_within_their_ports_and_name_a_range_that_has_none_left() {
     let folder = folder();

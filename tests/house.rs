@@ -112,7 +112,7 @@ const ARROWS: [(&str, &[&str]); 41] = [
         ],
     ),
     ("io/master", &["core", "io/clock", "io/session", "io/system_calls"]),
-    ("io/launch", &["core", "io/clock", "io/log", "io/node", "affinity"]),
+    ("io/launch", &["core", "io/clock", "io/log", "io/node", "io/session", "affinity"]),
     ("app/report_table", &["core/report", "core/units"]),
     ("app/report_text", &["core/report", "core/units", "app/report_table"]),
     ("app/transfer", &["core", "io/clock", "io/launch", "io/master", "io/node", "io/session"]),

@@ -72,6 +72,11 @@ impl PrivateSsh {
         self.home.join("ssh")
     }
 
+    /// The port of the servers.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The search path with that `ssh` in front.
     pub(crate) fn path(&self) -> OsString {
         path_with(&self.home)

@@ -172,7 +172,7 @@ impl Transfer {
     pub(crate) fn run(&self, show: &mut dyn FnMut(&Coordinator)) -> Result<Report> {
         let began = Instant::now();
         self.spec.validate()?;
-        let roster = Roster::new(&self.spec);
+        let mut roster = Roster::new(&self.spec);
         self.check_supported(&roster)?;
         let access = SiteAccess::load(
             self.settings.key_file.as_deref(),
@@ -185,6 +185,7 @@ impl Transfer {
         // Of a copy, before it was known what is to be moved.
         let began = reached.began().map_or(began, |reached| reached.min(began));
         let (nodes, keys) = reached.of(roster.entries.iter().map(|entry| &entry.address));
+        roster.channels = reached.channels(roster.entries.iter().map(|entry| &entry.address));
         let terms = AttemptConfig::new(&self.spec, &roster, identity, self.settings.options);
         let clock = Clock::start();
         let coordinator = Coordinator::new(clock.now(), roster, terms);
@@ -192,8 +193,10 @@ impl Transfer {
         let stopped_before = clock::stopped();
         let coordinator = run::conduct(clock, coordinator, setup, show)?;
         let stopped = clock::stopped().saturating_sub(stopped_before);
+        let through_launcher = reached.warnings();
         drop(reached);
         let mut report = summary::report(&coordinator, began.elapsed());
+        report.warnings.extend(through_launcher);
         report.warnings.extend(clock::stop_warning("the master", stopped));
         Ok(report)
     }

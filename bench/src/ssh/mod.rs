@@ -6,6 +6,7 @@ mod kills;
 mod login;
 mod options;
 mod stripes;
+mod walls;
 
 use std::time::Duration;
 
@@ -19,8 +20,14 @@ use login::SshFixture;
 use options::SshCase;
 pub(crate) use options::SshOptions;
 
-const ALL: [SshCase; 5] =
-    [SshCase::Begin, SshCase::Hosts, SshCase::Forms, SshCase::Stripes, SshCase::Kills];
+const ALL: [SshCase; 6] = [
+    SshCase::Begin,
+    SshCase::Hosts,
+    SshCase::Forms,
+    SshCase::Stripes,
+    SshCase::Walls,
+    SshCase::Kills,
+];
 
 pub(crate) fn run(options: &SshOptions) -> Result<()> {
     let tools = options.labs.tools()?;
@@ -37,6 +44,7 @@ pub(crate) fn run(options: &SshOptions) -> Result<()> {
             SshCase::Hosts => begin::many_hosts(bench, &mut book),
             SshCase::Forms => forms::run(bench, &mut book),
             SshCase::Stripes => stripes::run(bench, &mut book),
+            SshCase::Walls => walls::run(bench, &mut book),
             SshCase::Kills => kills::run(bench, &mut book),
         };
         if let Err(error) = played {

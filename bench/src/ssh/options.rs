@@ -17,6 +17,9 @@ pub(crate) enum SshCase {
     Forms,
     /// One file over 4 × 1 Gbit/s, beside iperf3, scp, rsync and rcp. Needs root.
     Stripes,
+    /// One file over 2 × 1 Gbit/s through firewalls: one port, one side or neither that can be
+    /// dialled, beside the same without a firewall and `ssh HOST cat`. Needs root.
+    Walls,
     /// Kills at random moments: of the command, of its ssh, of nodes and of sessions.
     Kills,
 }
@@ -33,7 +36,7 @@ pub(crate) struct SshOptions {
     /// Number of hosts in the case `hosts`: addresses of this machine.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=250))]
     pub(super) hosts: u32,
-    /// Bytes of the file in the case `stripes`. Whole MiB.
+    /// Bytes of the file in the cases `stripes` and `walls`. Whole MiB.
     #[arg(long, default_value = "1G", value_parser = whole_mebibytes)]
     pub(super) bytes: u64,
     /// Number of kills.

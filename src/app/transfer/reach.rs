@@ -8,7 +8,9 @@ use std::time::Instant;
 use super::resolve::{ResolvedAddresses, resolve};
 use super::settings::Settings;
 use crate::core::error::{Code, Error, Result};
+use crate::core::master::channels::LauncherChannels;
 use crate::core::spec::NodeAddress;
+use crate::core::units::NodeIx;
 use crate::io::launch;
 use crate::io::launch::{HostConfig, LaunchConfig, LaunchPurpose, LaunchedNodes, NodeToStart};
 use crate::io::master::file_limit;
@@ -31,7 +33,31 @@ struct ReachedNode {
     addresses: Result<Vec<SocketAddr>>,
     /// Its key, if it has addresses.
     key: Option<DialKey>,
+    /// True if it was started on this machine.
+    is_here: bool,
+    /// Address on this machine that leads to it through a session of the starter.
+    channel: Option<SocketAddr>,
 }
+
+impl ReachedNode {
+    /// A node that the network alone leads to.
+    fn new(addresses: Result<Vec<SocketAddr>>, key: Option<DialKey>) -> ReachedNode {
+        ReachedNode { addresses, key, is_here: false, channel: None }
+    }
+
+    /// Returns the addresses at which the master dials it: the channel last.
+    fn dialled(&self) -> Result<Vec<SocketAddr>> {
+        let mut addresses = self.addresses.clone()?;
+        if let Some(channel) = self.channel {
+            addresses.truncate(DIALLED_MAX);
+            addresses.push(channel);
+        }
+        Ok(addresses)
+    }
+}
+
+/// Limit on the addresses of a node that are dialled before its channel.
+const DIALLED_MAX: usize = 3;
 
 impl fmt::Debug for ReachedNodes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,8 +125,8 @@ impl ReachedNodes {
         let began = Some(Instant::now());
         let node = |(host, addresses): (&NodeAddress, Result<Vec<SocketAddr>>)| {
             let node = match key_of(host) {
-                Ok(key) => ReachedNode { addresses, key: Some(key) },
-                Err(error) => ReachedNode { addresses: Err(error), key: None },
+                Ok(key) => ReachedNode::new(addresses, Some(key)),
+                Err(error) => ReachedNode::new(Err(error), None),
             };
             (host.clone(), node)
         };
@@ -132,9 +158,29 @@ impl ReachedNodes {
         };
         let node = |host| {
             let node = self.nodes.get(host);
-            node.map_or_else(|| missing(host), |node| (node.addresses.clone(), node.key.clone()))
+            node.map_or_else(|| missing(host), |node| (node.dialled(), node.key.clone()))
         };
         hosts.map(node).unzip()
+    }
+
+    /// Returns the ways between some of these nodes through the sessions of the starter.
+    pub(super) fn channels<'a>(
+        &self,
+        hosts: impl Iterator<Item = &'a NodeAddress>,
+    ) -> LauncherChannels {
+        let found: Vec<(NodeIx, &ReachedNode)> = (0..)
+            .map(NodeIx)
+            .zip(hosts)
+            .filter_map(|(node, host)| Some((node, self.nodes.get(host)?)))
+            .collect();
+        let here = found.iter().filter(|(_, it)| it.is_here).map(|(node, _)| *node);
+        let leading = found.iter().filter_map(|(node, it)| Some((*node, it.channel?)));
+        LauncherChannels::new(here, leading)
+    }
+
+    /// Returns what is to be said of data that went through sessions of the starter.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.launched.iter().flat_map(LaunchedNodes::warnings).collect()
     }
 
     /// Meets nodes to ask them about paths.
@@ -161,8 +207,8 @@ fn launched(
     start: impl FnOnce(&LaunchConfig<'_>) -> Result<LaunchedNodes>,
 ) -> Result<ReachedNodes> {
     let key = Key::generate()?;
-    // Descriptors of a node: two pipes and its socket.
-    file_limit::make(names.len(), 3)?;
+    // Descriptors of a node: two pipes, its socket, and the listener of its channel.
+    file_limit::make(names.len(), 4)?;
     let launched = start(&LaunchConfig {
         program: settings.program.as_deref(),
         root: &settings.root,
@@ -175,8 +221,14 @@ fn launched(
     for (name, addresses) in names.iter().zip(launched.addresses()) {
         let at = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         tracing::debug!("{name}: started, listens at {at}");
-        let node = ReachedNode { addresses: Ok(addresses), key: Some(DialKey::from(&key)) };
+        let node = ReachedNode::new(Ok(addresses), Some(DialKey::from(&key)));
         nodes.insert((*name).clone(), node);
+    }
+    for &at in launched.here() {
+        nodes.entry(names[at].clone()).and_modify(|node| node.is_here = true);
+    }
+    for (at, channel) in launched.channels() {
+        nodes.entry(names[at].clone()).and_modify(|node| node.channel = Some(channel));
     }
     Ok(ReachedNodes { nodes, launched: vec![launched], began: Some(began) })
 }

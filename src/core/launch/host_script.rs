@@ -76,6 +76,8 @@ pub(crate) enum HostLine {
     Needs { system: String, machine: String, host: Option<String> },
     /// The program was stored, and is looked for again.
     Stored,
+    /// The program has dialled the node: what follows is the node's.
+    Dialled,
 }
 
 impl HostLine {
@@ -89,6 +91,7 @@ impl HostLine {
         let heard = match (words.next()?, words.next(), words.next()) {
             ("runs", host, None) => HostLine::Runs { host: owned(host) },
             ("stored", None, None) => HostLine::Stored,
+            ("dialled", None, None) => HostLine::Dialled,
             ("needs", Some(system), Some(machine)) => HostLine::Needs {
                 system: system.to_owned(),
                 machine: machine.to_owned(),
@@ -103,6 +106,11 @@ impl HostLine {
 /// Returns the line by which the program says that it runs, on which host of a job if it is in one.
 pub(crate) fn runs(host: Option<&str>) -> String {
     format!("{LEAD} runs {}", host.unwrap_or_default()).trim_end().to_owned()
+}
+
+/// Returns the line by which the program says that it has dialled a node.
+pub(crate) fn dialled() -> String {
+    format!("{LEAD} dialled")
 }
 
 /// Returns the answer to a host that needs the program, before its bytes.
@@ -145,6 +153,7 @@ mod tests {
             (runs(None).as_str(), Some(HostLine::Runs { host: None })),
             (runs(Some("node1")).as_str(), Some(HostLine::Runs { host })),
             ("cep-fast-launch stored\r", Some(HostLine::Stored)),
+            (dialled().as_str(), Some(HostLine::Dialled)),
             ("cep-fast-launch needs Linux x86_64 ", Some(needs(None))),
             ("cep-fast-launch needs Linux x86_64 node1", Some(needs(Some("node1")))),
             ("cep-fast-launch needs Linux x86_64 node1 x", None),

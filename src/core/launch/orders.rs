@@ -1,19 +1,24 @@
 //! Orders: what a node on another host is told on its standard input, in one line of JSON. The
 //! secret is the line after it.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 /// Limit on the line.
 pub(crate) const ORDERS_BYTES_MAX: usize = 64 << 10;
 
 /// Orders for a node.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NodeOrders {
     /// Port to listen on; 0 for any.
     pub(crate) port: u16,
     /// Further arguments of `cep-fast node`.
     pub(crate) arguments: Vec<String>,
+    /// Instead of being a node: dial this one, and pass on what comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dial: Option<SocketAddr>,
 }
 
 impl NodeOrders {
@@ -39,7 +44,8 @@ mod tests {
     #[test]
     fn orders_are_read_as_they_were_printed() {
         let arguments = ["--root", "/a b\n'$(x)'", "-v"].map(String::from).to_vec();
-        let orders = NodeOrders { port: 7, arguments };
+        let dial = Some("10.0.0.1:7".parse().expect("an address"));
+        let orders = NodeOrders { port: 7, arguments, dial };
         let line = orders.line();
         assert_eq!(line.matches('\n').count(), 1);
         assert_eq!(NodeOrders::parse(line.trim_end()), Ok(orders));

@@ -17,7 +17,6 @@ pub(crate) struct LauncherChannels {
 
 impl LauncherChannels {
     /// Creates the channels that lead to some nodes from those that are `here`.
-    #[expect(dead_code, reason = "no launcher opens channels yet")]
     pub(crate) fn new(
         here: impl Iterator<Item = NodeIx>,
         leading: impl Iterator<Item = (NodeIx, SocketAddr)>,

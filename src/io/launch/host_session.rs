@@ -86,6 +86,7 @@ impl HostSession {
                     self.tell(HostEvent::Progress);
                 }
                 // A banner may say anything.
+                Some(HostLine::Dialled) => {}
                 None if !runs => words.keep(line),
                 None => match ready_line::parse_all(&line) {
                     Some(Ok(addresses)) => {

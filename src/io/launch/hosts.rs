@@ -240,11 +240,12 @@ pub(super) fn orders(config: &LaunchConfig<'_>, port: u16) -> Result<NodeOrders>
                 .remedy("name another --root: this one cannot be told to other hosts")
         })
     });
-    Ok(NodeOrders { port: config.port(port), arguments: arguments.collect::<Result<_>>()? })
+    let (port, arguments) = (config.port(port), arguments.collect::<Result<_>>()?);
+    Ok(NodeOrders { port, arguments, dial: None })
 }
 
 /// Returns the words that start the host script on a host.
-fn words(host: &LaunchHost, starter: &HostStarter) -> Vec<String> {
+pub(super) fn words(host: &LaunchHost, starter: &HostStarter) -> Vec<String> {
     let script = host_script::words(env!("CARGO_PKG_VERSION"));
     let script: Vec<&str> = script.iter().map(String::as_str).collect();
     match starter {

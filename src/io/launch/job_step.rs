@@ -280,6 +280,7 @@ impl StepOpening<'_> {
                 self.states[place] = TaskState::Needs { system, machine };
                 Ok(())
             }
+            Some(HostLine::Dialled) => Ok(()),
             Some(HostLine::Stored) => Ok(()),
             None => match ready_line::parse_all(&line) {
                 Some(Ok(addresses)) => self.is_now(task, None, TaskState::Listens(addresses)),

@@ -6,9 +6,13 @@
 //! - `hosts`: nodes on other hosts; `host_session`: what one of them says and is answered;
 //!   `deployment`: the program on its way to them
 //! - `job_step`: nodes on the hosts of a Slurm job, by one step
+//! - `channel`: connections through further sessions, where the network lets none through;
+//!   `channel_end`: their other end, on the host
 //! - `child`: child processes of either kind
 //! - `lifeline`: their standard input, which ends with the launcher
 
+mod channel;
+pub(crate) mod channel_end;
 mod child;
 mod config;
 mod deployment;
@@ -28,6 +32,7 @@ use crate::core::error::Result;
 use crate::core::launch::slurm_job::SlurmJob;
 use crate::core::spec::NodeAddress;
 use crate::io::clock::awake;
+use channel::{ChannelHost, HostChannels};
 use hosts::{HostNodes, LaunchHost};
 use local::LocalNode;
 
@@ -58,15 +63,38 @@ pub(crate) enum NodePlace {
 /// Nodes that were started. They end on drop.
 pub(crate) struct LaunchedNodes {
     local: Vec<Child>,
+    /// Places of nodes on this machine.
+    here: Vec<usize>,
     /// Held open: a launched node ends when this closes.
     local_stdin: Vec<ChildStdin>,
     /// Nodes on other hosts, and in a job.
     remote: Vec<HostNodes>,
     /// Of each node, the best one first.
     addresses: Vec<Vec<SocketAddr>>,
+    /// Ways to nodes on other hosts through their sessions, and the place of each among all.
+    channels: Option<(Vec<usize>, HostChannels)>,
 }
 
 impl LaunchedNodes {
+    /// Returns the places of nodes that were started on this machine.
+    pub(crate) fn here(&self) -> &[usize] {
+        &self.here
+    }
+
+    /// Returns the addresses on this machine that lead to nodes on other hosts through sessions of
+    /// the starter, with the places of the nodes.
+    pub(crate) fn channels(&self) -> Vec<(usize, SocketAddr)> {
+        let channels = self.channels.iter().flat_map(|(places, channels)| {
+            places.iter().copied().zip(channels.addresses().iter().copied())
+        });
+        channels.collect()
+    }
+
+    /// Returns what is to be said of data that went through sessions of the starter.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.channels.iter().flat_map(|(_, channels)| channels.warnings()).collect()
+    }
+
     /// Returns the addresses at which each node may be reached, the best one first, in the order of
     /// the nodes.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = Vec<SocketAddr>> {
@@ -104,6 +132,7 @@ pub(crate) fn start(
     let (at, elsewhere) = hosts(false);
     if !elsewhere.is_empty() {
         launched.add(&at, hosts::start(&elsewhere, config, host_config)?);
+        launched.open_channels(at, &elsewhere, host_config);
     }
     let others: Vec<SocketAddr> = launched.addresses.iter().flatten().copied().collect();
     launched.start_here(nodes, &others, config)?;
@@ -164,9 +193,26 @@ impl LaunchedNodes {
     fn none(count: usize) -> LaunchedNodes {
         LaunchedNodes {
             local: Vec::new(),
+            here: Vec::new(),
             local_stdin: Vec::new(),
             remote: Vec::new(),
             addresses: vec![Vec::new(); count],
+            channels: None,
+        }
+    }
+
+    /// Opens the ways to nodes through further sessions. Without them all others are left.
+    fn open_channels(&mut self, at: Vec<usize>, hosts: &[LaunchHost], config: &HostConfig<'_>) {
+        let host = |(at, host): (&usize, &LaunchHost)| {
+            let node = *self.addresses[*at].first()?;
+            let words = hosts::words(host, &config.starter);
+            Some(ChannelHost { name: host.address.host.clone(), words, node })
+        };
+        let led: Option<Vec<ChannelHost>> = at.iter().zip(hosts).map(host).collect();
+        match led.map(HostChannels::start) {
+            Some(Ok(channels)) => self.channels = Some((at, channels)),
+            Some(Err(error)) => tracing::info!("no channels to hosts: {error}"),
+            None => {}
         }
     }
 
@@ -220,7 +266,10 @@ impl LaunchedNodes {
         let mut ended = Ok(());
         for (at, node) in &mut begun {
             match node.listening() {
-                Ok(address) => self.addresses[*at] = vec![address],
+                Ok(address) => {
+                    self.addresses[*at] = vec![address];
+                    self.here.push(*at);
+                }
                 Err(error) => {
                     ended = Err(error.at(&names[*at]));
                     break;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::inbox::{EventSender, RailPost};
-use super::listening::{ListenAddresses, ListenerIx};
+use super::listening::{CONTROL, ListenAddresses, ListenerIx};
 use super::port_rails::RailSerial;
 use super::ports::RailPort;
 use crate::core::error::Result;
@@ -74,15 +74,16 @@ impl PortSet {
     }
 
     /// Returns the port of a connection that has come in at a listener and names the `rail` that it
-    /// is for, of those that a transfer uses. One that names another listener's rail is for the
-    /// first one of its own.
+    /// is for, of those that a transfer uses. At the control address it may name any of them:
+    /// channels lead there. One that names another listener's rail is for the first one of its own.
     pub(super) fn arrived_at(
         &self,
         listener: ListenerIx,
         used: &[usize],
         rail: u32,
     ) -> Option<usize> {
-        let is_at = |port: &&usize| self.ports[**port].listener() == listener;
+        let is_at =
+            |port: &&usize| listener == CONTROL || self.ports[**port].listener() == listener;
         let meant = used.get(rail as usize).filter(is_at);
         meant.or_else(|| used.iter().find(is_at)).copied()
     }

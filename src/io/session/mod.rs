@@ -46,7 +46,7 @@ pub(crate) use key::Key;
 pub(crate) use key_pair::KeyPair;
 pub(crate) use listener::{Listener, NotAccepted};
 pub(crate) use noise::{ConnectionHello, HelloReply, KeyAuthenticator};
-pub(crate) use peer_user::may_ask_owner;
+pub(crate) use peer_user::{is_of_this_user, may_ask_owner};
 pub(crate) use reach::{DialProgress, PeerDialer};
 #[cfg(feature = "stand-ins")]
 pub(crate) use sealed::sealed_bytes;

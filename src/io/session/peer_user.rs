@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
@@ -28,6 +28,12 @@ pub(super) fn is_own(local: SocketAddr, remote: SocketAddr) -> bool {
         Err(_) => by_proc(local, remote),
     };
     owner == Some(geteuid().as_raw()) && users_have_numbers_of_their_own()
+}
+
+/// Returns true if the process at the other end of a connection within this machine is this user's.
+pub(crate) fn is_of_this_user(stream: &TcpStream) -> bool {
+    let ends = stream.local_addr().and_then(|local| Ok((local, stream.peer_addr()?)));
+    ends.is_ok_and(|(local, remote)| is_own(local, remote))
 }
 
 /// Returns true if the process at the other end of a Unix socket may ask for what belongs to this

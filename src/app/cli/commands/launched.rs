@@ -17,6 +17,8 @@ pub(super) enum LaunchedTask {
     Answer(bool),
     /// Carry out the command of these words.
     Node(Vec<OsString>),
+    /// Dial the node at this address, and pass on what comes.
+    Channel(SocketAddr),
 }
 
 pub(super) fn launched(args: &LaunchedArgs) -> Result<LaunchedTask> {
@@ -35,6 +37,9 @@ pub(super) fn launched(args: &LaunchedArgs) -> Result<LaunchedTask> {
     let _ = writeln!(out, "{}", runs(host.as_deref())).and_then(|()| out.flush());
     drop(out);
     let orders = read_orders()?;
+    if let Some(node) = orders.dial {
+        return Ok(LaunchedTask::Channel(node));
+    }
     let mut words: Vec<String> =
         ["cep-fast", "node", "--launched", "--beats", "--listen"].map(String::from).to_vec();
     words.push(SocketAddr::new(reached_at(), orders.port).to_string());

@@ -27,6 +27,7 @@ use tracing::Level;
 use super::args::{KeygenArgs, UsageError};
 use super::{Args, CliCommand, signals, unsupported};
 use crate::core::error::{Code, Result};
+use crate::io::launch::channel_end;
 use crate::io::log;
 use crate::io::log::LogOptions;
 use crate::io::session::{make_key_file, make_pair_files};
@@ -86,6 +87,9 @@ fn carry_out_words(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(LaunchedTask::Answer(true)) => ExitCode::SUCCESS,
             Ok(LaunchedTask::Answer(false)) => ExitCode::FAILURE,
             Ok(LaunchedTask::Node(words)) => carry_out_words(words),
+            Ok(LaunchedTask::Channel(node)) => {
+                ended(json, channel_end::run(node).map(|()| ExitCode::SUCCESS))
+            }
             Err(error) => failed(json, &error),
         },
     }

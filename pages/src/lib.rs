@@ -3,7 +3,7 @@
 
 mod manual;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -30,8 +30,11 @@ pub fn write(directory: &Path) -> io::Result<()> {
     for (shell, place) in COMPLETIONS {
         let place = directory.join(place);
         fs::create_dir_all(place.parent().unwrap_or(directory))?;
-        let mut file = File::create(place)?;
-        clap_complete::generate(shell, &mut command(), "cep-fast", &mut file);
+        let mut text = Vec::new();
+        clap_complete::generate(shell, &mut command(), "cep-fast", &mut text);
+        let text = String::from_utf8(text).map_err(io::Error::other)?;
+        // The generator takes the dash in the name of the program for one between commands.
+        fs::write(place, text.replace("cep__subcmd__fast", "cep__fast"))?;
     }
     let manual = directory.join(MANUAL);
     fs::create_dir_all(&manual)?;

@@ -234,7 +234,11 @@ fn a_source_that_is_overwritten_under_a_splice_gives_right_bytes_or_none() {
         }
     });
     match code {
-        0 => assert!(copy.unwrap() == data, "all had been read before"),
+        // On a busy machine the receiver's file may be there before the sender looks at its own.
+        0 => {
+            let (copy, now) = (copy.unwrap(), fs::read(root.path().join("source")).unwrap());
+            assert!(copy == data || copy == now, "all had been read before, or none");
+        }
         _ => assert!([5, 6].contains(&code), "{code}: {said}"),
     }
 }

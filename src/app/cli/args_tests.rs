@@ -139,7 +139,7 @@ fn refused_values_come_with_what_was_expected() {
         ("copy a[2-1]:/x /y", "expected a range that does not count down"),
         ("node --listen x", "expected host:port"),
         ("node --listen a:1 --pin x", "expected auto, none, or CPUs"),
-        ("run s --launch teleport", "expected none, local, auto, ssh, or 'COMMAND"),
+        ("run s --launch teleport", "expected none, local, auto, ssh, slurm, or 'COMMAND"),
     ];
     for (line, expected) in cases {
         let message = typed(line).unwrap_err().to_string();

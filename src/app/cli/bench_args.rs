@@ -40,7 +40,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub line_rate: Option<BitRate>,
     /// Start of the nodes; with local and without names, one sender and one receiver on this
-    /// machine; HOSTs over ssh or by 'COMMAND {host} {command}' as for copy
+    /// machine; HOSTs over ssh, in a Slurm job (slurm) or by 'COMMAND {host} {command}' as for copy
     #[arg(
         long, default_value_t = LaunchMethod::None, value_name = "HOW",
         value_parser = expect::<LaunchMethod>,

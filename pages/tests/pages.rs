@@ -69,7 +69,7 @@ fn hidden() -> (BTreeSet<String>, BTreeSet<String>) {
     let commands = program.get_subcommands().filter(|it| it.is_hide_set());
     let commands = commands.map(|it| it.get_name().to_owned()).collect();
     let arguments = program.get_subcommands().filter(|it| !it.is_hide_set());
-    let arguments = arguments.flat_map(|it| it.get_arguments()).filter(|it| it.is_hide_set());
+    let arguments = arguments.flat_map(clap::Command::get_arguments).filter(|it| it.is_hide_set());
     (commands, arguments.filter_map(|it| it.get_long()).map(|long| format!("--{long}")).collect())
 }
 

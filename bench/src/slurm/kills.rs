@@ -18,7 +18,7 @@ const RATE_MBIT: u32 = 100;
 const BYTES: u64 = 64 << 20;
 /// Most of the time from the beginning of the copy to the kill.
 const KILL_WITHIN: Duration = Duration::from_millis(3500);
-/// Time in which everything must be gone. Slurm kills what has not ended after KillWait, 3 s.
+/// Time in which everything must be gone. Slurm kills what has not ended after 3 s.
 const GONE_WITHIN: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(20);
 

@@ -101,7 +101,8 @@ fn processor(node: &FleetNode, norms: &FleetNorms, is_slow: bool) -> Option<Flee
     let share = |of: fn(&LoadShares) -> f64| node.share(of).unwrap_or(0.0);
     let (wait, others, stolen) =
         (share(|load| load.wait), share(|load| load.others), share(|load| load.stolen));
-    if !norms.is_far(wait) && !(is_slow && norms.explains(wait)) {
+    let lacks = norms.is_far(wait) || (is_slow && norms.explains(wait));
+    if !lacks {
         return is_slow.then(|| own_bound(node)).flatten();
     }
     let of_cpus = match node.cpus {

@@ -55,10 +55,13 @@ fn said(nodes: &[FleetNode], terms: &FleetTerms) -> Vec<String> {
     nodes.iter().zip(&verdict.nodes).filter_map(causes).collect()
 }
 
+/// Fault, the cause that is found, and a word of the remedy.
+type FaultCase = (fn(&mut FleetNode), &'static str, &'static str);
+
 fn said_of(change: impl Fn(&mut FleetNode)) -> String {
     let nodes = fleet(|at, node| {
         if at == 2 {
-            change(node)
+            change(node);
         }
     });
     let said = said(&nodes, &FleetTerms::default());
@@ -85,7 +88,7 @@ fn a_slow_nic_is_named_with_what_differs() {
         ),
         "{plain}"
     );
-    let cases: [(fn(&mut FleetNode), &str, &str); 7] = [
+    let cases: [FaultCase; 7] = [
         (
             |node| node.nics[0].line_gbit_per_s = Some(1.0),
             "its link is at 1.00 Gbit/s, those of its peers at 10.00 Gbit/s",
@@ -229,7 +232,7 @@ fn a_nic_that_a_node_lacks_is_named() {
     // One more than the others have is nobody's lack.
     let more = fleet(|at, node| {
         if at == 3 {
-            two_nics(0, node)
+            two_nics(0, node);
         }
     });
     assert!(judge(&more, &FleetTerms::default()).nodes.iter().all(|node| !node.is_slow()));

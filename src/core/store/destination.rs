@@ -308,8 +308,7 @@ fn joined_complete(event: Event) -> Option<DestinationStep> {
     let state = State::JoinedComplete;
     Some(match event {
         // It has its size. Rows that reach further are not whole.
-        Event::MakeRoom => to(state, &[]),
-        Event::Begin { is_whole: true } => to(state, &[]),
+        Event::MakeRoom | Event::Begin { is_whole: true } => to(state, &[]),
         Event::Begin { is_whole: false } => to(state, &[Do::RefuseComplete]),
         Event::Forget => to(state, &[Do::ForgetJournal]),
         Event::Commit => to(state, &[Do::Sync]),

@@ -268,9 +268,9 @@ impl StepOpening<'_> {
 
     fn take_in(&mut self, task: usize, line: String) -> Result<()> {
         match HostLine::parse(&line) {
-            Some(HostLine::Runs { host }) => self.is_now(task, host, TaskState::Runs),
+            Some(HostLine::Runs { host }) => self.is_now(task, host.as_deref(), TaskState::Runs),
             Some(HostLine::Needs { system, machine, host }) => {
-                let place = self.place(task, host)?;
+                let place = self.place(task, host.as_deref())?;
                 if self.is_sent && self.states[place] != TaskState::Silent {
                     let what = "the program that was sent there is not of this version";
                     return Err(Error::new(Code::Unreachable, what).at(self.names[place]).remedy(
@@ -280,8 +280,7 @@ impl StepOpening<'_> {
                 self.states[place] = TaskState::Needs { system, machine };
                 Ok(())
             }
-            Some(HostLine::Dialled) => Ok(()),
-            Some(HostLine::Stored) => Ok(()),
+            Some(HostLine::Dialled | HostLine::Stored) => Ok(()),
             None => match ready_line::parse_all(&line) {
                 Some(Ok(addresses)) => self.is_now(task, None, TaskState::Listens(addresses)),
                 Some(Err(_)) => {
@@ -299,7 +298,7 @@ impl StepOpening<'_> {
         }
     }
 
-    fn is_now(&mut self, task: usize, host: Option<String>, state: TaskState) -> Result<()> {
+    fn is_now(&mut self, task: usize, host: Option<&str>, state: TaskState) -> Result<()> {
         let place = self.place(task, host)?;
         tracing::debug!(host = self.names[place], task, "goes on");
         self.states[place] = state;
@@ -307,11 +306,10 @@ impl StepOpening<'_> {
     }
 
     /// Returns the place of a task's host, which it names when it first speaks.
-    fn place(&mut self, task: usize, host: Option<String>) -> Result<usize> {
+    fn place(&mut self, task: usize, named: Option<&str>) -> Result<usize> {
         if let Some(place) = self.tasks.get(&task) {
             return Ok(*place);
         }
-        let named = host.as_deref();
         let place = named.and_then(|host| self.names.iter().position(|name| *name == host));
         let Some(place) = place else {
             let named = printable(named.unwrap_or("no host")).into_owned();
@@ -377,7 +375,7 @@ impl StepOpening<'_> {
                         HostLine::parse(&line)
                     {
                         // A name that fits none is no worse here than what ended the step.
-                        let _ = self.place(task, host);
+                        let _ = self.place(task, host.as_deref());
                     } else {
                         self.words.entry(task).or_default().keep(line);
                     }

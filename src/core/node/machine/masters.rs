@@ -20,10 +20,10 @@ impl NodeMachine {
 
     pub(super) fn message(&mut self, now: Moment, session: SessionIx, message: ToNode) {
         let Some(&MasterSession { transfer, .. }) = self.sessions.get(&session) else { return };
-        if let Some(attempt) = transfer.and_then(|transfer| self.attempts.get_mut(&transfer)) {
-            if message.is_counted() {
-                attempt.channel.hear();
-            }
+        if let Some(attempt) = transfer.and_then(|transfer| self.attempts.get_mut(&transfer))
+            && message.is_counted()
+        {
+            attempt.channel.hear();
         }
         match (message, transfer) {
             (ToNode::MakeWay { id }, None) => self.make_way(now, &id),

@@ -346,8 +346,8 @@ fn a_node_of_several_transfers_takes_one_after_the_other_and_ends_with_its_launc
     let mut bench = Bench::new(true);
     bench.machine = bench.machine.with_several_transfers(true);
     for round in 1..4 {
-        bench.prepare(round, u8::try_from(round).unwrap());
-        let transfer = TransferIx(u32::try_from(round).unwrap() - 1);
+        bench.prepare(round, u8::try_from(round).expect("a small number"));
+        let transfer = TransferIx(u32::try_from(round).expect("a small number") - 1);
         bench.land(round, transfer);
         let closed = NodeEvent::Closed { session: SessionIx(round), in_order: true };
         let actions = bench.hear(closed);

@@ -331,8 +331,8 @@ pub struct NodeArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct DoctorArgs {
     /// A node, HOST:PORT, with which every pair of rails is tested in both directions for a few
-    /// seconds; with --launch, hosts that are examined instead of this machine: [user@]host[,host…]
-    /// with hostlists, or @FILE
+    /// seconds; with --launch, hosts that are examined instead of this machine: host or user@host,
+    /// with commas and hostlists, or @FILE
     #[arg(value_name = "HOST")]
     pub hosts: Vec<String>,
     /// Examination of hosts: over ssh, in the Slurm job (without HOST, all of it), by 'COMMAND

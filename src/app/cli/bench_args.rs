@@ -15,8 +15,8 @@ use crate::core::units::BitRate;
 #[derive(Clone, Debug, clap::Args)]
 pub struct BenchArgs {
     /// Measure each of these hosts with several others, in both directions, and name those that are
-    /// below the rest: [user@]host[,host…] with hostlists, or @FILE; --launch says how nodes are
-    /// started there
+    /// below the rest: host or user@host, with commas and hostlists, or @FILE; --launch says how
+    /// nodes are started there
     #[arg(
         value_name = "HOST", value_parser = expect::<HostOperand>,
         conflicts_with_all = ["from", "to", "threads", "svg", "events"],

@@ -14,7 +14,7 @@ pub struct Operand {
     /// User to log in as, if given.
     pub user: Option<String>,
     /// Hosts in the order of their list; empty for a local path, and for hosts in a file. Every
-    /// host of a job is [`EVERY_HOST`].
+    /// host of a job is `*`.
     pub hosts: Vec<String>,
     /// File that lists the hosts, if they are not listed here.
     pub hosts_file: Option<PathBuf>,

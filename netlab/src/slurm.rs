@@ -57,6 +57,8 @@ impl SlurmCluster {
         programs: &Path,
         settings: &str,
     ) -> io::Result<SlurmCluster> {
+        // What an earlier cluster has left there knows other jobs and nodes.
+        let _ = fs::remove_dir_all(folder);
         for name in ["state", "groups", "own", "munge"] {
             fs::create_dir_all(folder.join(name))?;
         }

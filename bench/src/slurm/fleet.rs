@@ -18,11 +18,16 @@ pub(super) fn run(fixture: JobFixture<'_>, book: &mut BenchResults) -> Result<()
     book.must("nobody is named where all are well", healthy.is_empty(), format!("{healthy:?}"));
     let rate = format!("{}mbit", RATE_MBIT / 10);
     jobs.cluster.fault(SLOW.0, SLOW.1, &["rate", &rate])?;
-    // The busy processes of a node have the processor that its nodes have.
+    // What Slurm starts in that node has one processor, as its busy processes have.
+    let pin = "for id in $(ip netns pids $(ip netns identify $$)); do
+                   taskset -apc 0 $id >/dev/null 2>&1 || :
+                   renice -n 10 -p $id >/dev/null 2>&1 || :
+               done";
+    jobs.cluster.network().shell(BUSY, pin)?;
     let busy = format!(
         "busy() {{ while :; do :; done; }}
          export -f busy
-         taskset -c 0 srun --overlap -N1 -n1 -w node{BUSY} bash -c 'busy & busy & busy & busy' &
+         srun --overlap -N1 -n1 -w node{BUSY} bash -c 'busy & busy & busy' &
          {measure} || [ $? = 5 ]"
     );
     let found = named(&jobs.run(&busy)?)?;

@@ -30,6 +30,8 @@ pub(crate) struct SlurmJob {
     hosts: Vec<String>,
     /// CPUs of the job on the host with the fewest of them, if that is known.
     cpus_min: Option<u32>,
+    /// Host of this process, if it is one of them.
+    own: Option<String>,
 }
 
 impl SlurmJob {
@@ -56,12 +58,18 @@ impl SlurmJob {
             unclear(format!("SLURM_JOB_NODELIST={list} is no hostlist: expected {expected}"))
         })?;
         let cpus_min = named("SLURM_JOB_CPUS_PER_NODE").and_then(|counts| fewest(&counts));
-        Ok(Some(SlurmJob { id, list, hosts, cpus_min }))
+        let own = named("SLURMD_NODENAME").filter(|own| hosts.contains(own));
+        Ok(Some(SlurmJob { id, list, hosts, cpus_min, own }))
     }
 
     /// Returns the hosts, in the order of the list.
     pub(crate) fn hosts(&self) -> &[String] {
         &self.hosts
+    }
+
+    /// Returns the host of this process, if it is one of them.
+    pub(crate) fn own(&self) -> Option<&str> {
+        self.own.as_deref()
     }
 
     pub(crate) fn has(&self, host: &str) -> bool {
@@ -168,7 +176,11 @@ mod tests {
     fn a_job_is_known_by_its_variables() {
         let found = job(&JOB).unwrap().unwrap();
         assert_eq!(found.hosts(), ["node1", "node2", "node3", "node5"]);
-        assert_eq!(found.cpus_min, Some(2));
+        assert_eq!((found.cpus_min, found.own()), (Some(2), None));
+        for (name, own) in [("node3", Some("node3")), ("login", None)] {
+            let found = job(&[&JOB[..], &[("SLURMD_NODENAME", name)]].concat()).unwrap().unwrap();
+            assert_eq!(found.own(), own);
+        }
         assert_eq!(job(&[]).unwrap(), None);
         assert_eq!(job(&[("SLURM_JOB_ID", "")]).unwrap(), None);
         for variables in [

@@ -7,7 +7,7 @@ use super::job::JobFixture;
 use crate::cases::book::BenchResults;
 
 /// Rate of the NICs: the machine's cores do not bind it.
-const RATE_MBIT: u32 = 150;
+const RATE_MBIT: u32 = 50;
 const SLOW: (u32, usize) = (2, 1);
 const BUSY: u32 = 3;
 

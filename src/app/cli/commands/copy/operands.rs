@@ -153,7 +153,8 @@ fn of_job(
 }
 
 /// Returns operands in which local paths are those of this very host, where another operand names
-/// it as a host of the job. Two nodes of one host would share its NICs, and the plan would not know.
+/// it as a host of the job. Two nodes of one host would share its NICs, and the plan would not
+/// know.
 fn on_own_host(mut operands: Vec<Operand>, own: Option<&str>, root: &Path) -> Result<Vec<Operand>> {
     let names = |operand: &Operand, own: &str| {
         operand.user.is_none() && operand.hosts.iter().any(|host| host == own)

@@ -6,8 +6,11 @@
 //! which dials the node. What goes through is protected end to end as it is everywhere.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,10 +22,11 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use super::channel_end::{CHUNK_BYTES, pass_on};
 use super::child;
 use super::config::LAUNCHED;
+use super::lifeline::TimedInput;
 use crate::core::launch::host_script::{HostLine, LINE_BYTES_MAX};
 use crate::core::launch::orders::NodeOrders;
 use crate::core::units::{BitRate, human_bytes};
-use crate::core::wire::version::{ConnectionKind, PREAMBLE_BYTES};
+use crate::core::wire::version::{ConnectionKind, PREAMBLE_BYTES, Preamble};
 use crate::io::clock::awake;
 use crate::io::log;
 use crate::io::session::is_of_this_user;
@@ -31,13 +35,12 @@ use crate::io::session::is_of_this_user;
 const CONNECTIONS_MAX: usize = 8;
 /// Time for whoever connects to say what for.
 const FIRST_WITHIN: Duration = Duration::from_secs(2);
+/// Time for a session to log in, and to dial the node.
+const LEADS_WITHIN: Duration = Duration::from_secs(9);
 /// Time in which a node may still answer its master over the network, before a session is opened.
 const CONTROL_AFTER: Duration = Duration::from_millis(750);
 /// Bytes of one connection above which it is no handshake that another way was faster than.
 const HANDSHAKE_BYTES_MAX: u64 = 64 << 10;
-/// Places of the kind of a connection, and of the length of what follows, in its preamble.
-const KIND_AT: usize = 4;
-const LENGTH_AT: usize = 12;
 
 /// A host with a node that a channel may lead to.
 pub(super) struct ChannelHost {
@@ -192,7 +195,7 @@ impl ChannelSharing {
             }
             traffic.connections += 1;
         }
-        let carried = self.carry_through(at, id, stream, &first);
+        let carried = self.carry_through(at, id, stream, first);
         locked(&self.traffic[at]).connections -= 1;
         // Whatever still runs here is of no use any more.
         if let Some(child) = locked(&self.sessions).remove(&id) {
@@ -208,12 +211,14 @@ impl ChannelSharing {
         at: usize,
         id: u64,
         stream: &TcpStream,
-        first: &[u8],
+        (kind, message): (ConnectionKind, Vec<u8>),
     ) -> io::Result<()> {
         let host = &self.hosts[at];
         let mut child = Command::new(&host.words[0])
             .args(&host.words[1..])
             .env_remove(LAUNCHED)
+            // A Ctrl-C is for the master, which then lets the nodes clean up.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -232,10 +237,12 @@ impl ChannelSharing {
             }
         };
         thread::Builder::new().name("channel's words".into()).spawn(words)?;
+        let stdout = TimedInput::of(File::from(OwnedFd::from(stdout)), LEADS_WITHIN);
         let mut stdout = BufReader::with_capacity(CHUNK_BYTES, stdout);
         dial(host.node, &mut stdin, &mut stdout)?;
-        let is_data = first[KIND_AT] == ConnectionKind::Data as u8;
-        stdin.write_all(first)?;
+        stdout.get_mut().wait_on();
+        let is_data = kind == ConnectionKind::Data;
+        stdin.write_all(&message)?;
         thread::scope(|scope| {
             let up = thread::Builder::new().spawn_scoped(scope, || {
                 let mut sent = 0;
@@ -277,16 +284,17 @@ impl ChannelSharing {
     }
 }
 
-/// Reads the first message of a connection, and waits until it is clear that the channel is needed;
-/// `None` if it is not.
-fn first_message(mut stream: &TcpStream) -> io::Result<Option<Vec<u8>>> {
+/// Reads the first message of a connection with its kind, and waits until it is clear that the
+/// channel is needed; `None` if it is not.
+fn first_message(mut stream: &TcpStream) -> io::Result<Option<(ConnectionKind, Vec<u8>)>> {
     let mut message = vec![0; PREAMBLE_BYTES];
     stream.set_read_timeout(Some(FIRST_WITHIN))?;
     stream.read_exact(&mut message)?;
-    let length = u16::from_le_bytes([message[LENGTH_AT], message[LENGTH_AT + 1]]);
-    message.resize(PREAMBLE_BYTES + usize::from(length), 0);
+    let Preamble { kind, handshake_bytes, .. } =
+        Preamble::decode(&message).map_err(io::Error::other)?;
+    message.resize(PREAMBLE_BYTES + usize::from(handshake_bytes), 0);
     stream.read_exact(&mut message[PREAMBLE_BYTES..])?;
-    if message[KIND_AT] == ConnectionKind::Control as u8 {
+    if kind == ConnectionKind::Control {
         // Nothing more is said before the answer: what comes is the end.
         stream.set_read_timeout(Some(CONTROL_AFTER))?;
         if stream.peek(&mut [0]).is_ok() {
@@ -294,7 +302,7 @@ fn first_message(mut stream: &TcpStream) -> io::Result<Option<Vec<u8>>> {
         }
     }
     stream.set_read_timeout(None)?;
-    Ok(Some(message))
+    Ok(Some((kind, message)))
 }
 
 /// Has the program on the host dial the node.

@@ -74,43 +74,53 @@ impl LifelineHolder {
     }
 }
 
-/// Standard input of a launched node until it has its orders and its key. What does not come in
-/// time is an error: nothing else would end a node whose network vanished by then.
+/// Input with a deadline: standard input of a launched node until it has its orders and its key,
+/// and a session until it leads to its node. What does not come in time is an error: nothing else
+/// would end the wait where a network vanished by then.
 #[derive(Debug)]
-pub(crate) struct OrdersInput {
-    stdin: File,
-    deadline: Instant,
+pub(crate) struct TimedInput {
+    input: File,
+    /// `None` once what was waited for has come.
+    deadline: Option<Instant>,
 }
 
-impl OrdersInput {
-    /// Opens it. The library's buffer would keep a copy of the key.
+impl TimedInput {
+    /// Opens standard input. The library's buffer would keep a copy of the key.
     ///
     /// # Errors
     /// There is no standard input.
-    pub(crate) fn open() -> io::Result<OrdersInput> {
+    pub(crate) fn open() -> io::Result<TimedInput> {
         let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-        Ok(OrdersInput::of(stdin, ORDERS_WITHIN))
+        Ok(TimedInput::of(stdin, ORDERS_WITHIN))
     }
 
     /// Waits for what comes next as long as for what came first.
     pub(crate) fn wait_anew(&mut self) {
-        self.deadline = awake() + ORDERS_WITHIN;
+        self.deadline = Some(awake() + ORDERS_WITHIN);
     }
 
-    fn of(stdin: File, within: Duration) -> OrdersInput {
-        OrdersInput { stdin, deadline: awake() + within }
+    /// Waits without a deadline from now on.
+    pub(super) fn wait_on(&mut self) {
+        self.deadline = None;
+    }
+
+    pub(super) fn of(input: File, within: Duration) -> TimedInput {
+        TimedInput { input, deadline: Some(awake() + within) }
     }
 }
 
-impl Read for OrdersInput {
+impl Read for TimedInput {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let left = self.deadline.saturating_duration_since(awake());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let mut polled = [PollFd::new(self.stdin.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut polled, timeout)? {
-            0 => Err(io::Error::new(io::ErrorKind::TimedOut, "its launcher said nothing in time")),
-            _ => self.stdin.read(bytes),
+        if let Some(deadline) = self.deadline {
+            let left = deadline.saturating_duration_since(awake());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let mut polled = [PollFd::new(self.input.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut polled, timeout)? == 0 {
+                let what = "the other side said nothing in time";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+            }
         }
+        self.input.read(bytes)
     }
 }
 
@@ -172,7 +182,7 @@ mod tests {
     #[test]
     fn orders_that_do_not_come_are_not_waited_for_without_end() {
         let (ours, mut launchers) = io::pipe().unwrap();
-        let mut input = OrdersInput::of(File::from(OwnedFd::from(ours)), Duration::ZERO);
+        let mut input = TimedInput::of(File::from(OwnedFd::from(ours)), Duration::ZERO);
         launchers.write_all(b"orders").unwrap();
         let mut bytes = [0; 16];
         assert_eq!(input.read(&mut bytes).unwrap(), 6, "what is there is read");

@@ -16,7 +16,7 @@ use crate::core::error::{Code, Error, Result};
 use crate::core::spec::NodeAddress;
 use crate::io::confine::ConfineMode;
 use crate::io::launch::lifeline;
-use crate::io::launch::lifeline::{LauncherSign, OrdersInput};
+use crate::io::launch::lifeline::{LauncherSign, TimedInput};
 use crate::io::log::say;
 use crate::io::node::options::NodeOptions;
 use crate::io::node::{AllowedKinds, NodeStop, ThreadCount};
@@ -93,7 +93,7 @@ fn allowed(args: &NodeArgs) -> AllowedKinds {
 /// Returns the keys: of a launched node from standard input, of a daemon from its files.
 fn access(args: &NodeArgs) -> Result<SiteAccess> {
     if args.launched {
-        let stdin = OrdersInput::open().map_err(|error| {
+        let stdin = TimedInput::open().map_err(|error| {
             Error::new(Code::Refused, format!("no secret on standard input: {error}"))
         })?;
         let key = Key::read_line(stdin).map_err(|error| error.at("standard input"))?;

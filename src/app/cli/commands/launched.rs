@@ -9,7 +9,7 @@ use crate::app::cli::args::LaunchedArgs;
 use crate::core::error::{Code, Error, Result};
 use crate::core::launch::host_script::{dialect, runs, skips};
 use crate::core::launch::orders::{NodeOrders, ORDERS_BYTES_MAX};
-use crate::io::launch::lifeline::OrdersInput;
+use crate::io::launch::lifeline::TimedInput;
 
 /// Task of a program that a launcher has found or sent.
 pub(super) enum LaunchedTask {
@@ -79,7 +79,7 @@ fn read_orders() -> Result<NodeOrders> {
         Error::new(Code::Usage, format!("standard input: {what}"))
             .remedy("this command is for launchers: start a node with cep-fast node")
     };
-    let mut stdin = OrdersInput::open().map_err(|error| refused(error.to_string()))?;
+    let mut stdin = TimedInput::open().map_err(|error| refused(error.to_string()))?;
     loop {
         let line = read_line(&mut stdin).map_err(|error| refused(error.to_string()))?;
         match skips(&line) {
@@ -90,7 +90,7 @@ fn read_orders() -> Result<NodeOrders> {
 }
 
 /// Reads bytes that are for others, however long they take as long as some come.
-fn skip(stdin: &mut OrdersInput, mut bytes: u64) -> io::Result<()> {
+fn skip(stdin: &mut TimedInput, mut bytes: u64) -> io::Result<()> {
     let mut chunk = vec![0; 64 << 10];
     while bytes > 0 {
         let most = chunk.len().min(usize::try_from(bytes).unwrap_or(usize::MAX));
@@ -104,7 +104,7 @@ fn skip(stdin: &mut OrdersInput, mut bytes: u64) -> io::Result<()> {
 }
 
 /// Reads a line without its end, and nothing after it.
-fn read_line(stdin: &mut OrdersInput) -> io::Result<String> {
+fn read_line(stdin: &mut TimedInput) -> io::Result<String> {
     let (mut line, mut byte) = (Vec::new(), [0]);
     while line.len() < ORDERS_BYTES_MAX {
         match stdin.read(&mut byte) {

@@ -239,7 +239,7 @@ impl Transfer {
             let job = self.settings.job()?;
             let start = |host: &NodeAddress| NodeToStart {
                 address: host.clone(),
-                place: self.settings.place(host, job.as_ref()),
+                place: self.settings.place(host, None, job.as_ref()),
             };
             let nodes: Vec<NodeToStart> = hosts.iter().map(start).collect();
             let is_cancelled = || self.shared.was_cancelled.load(Ordering::Acquire);

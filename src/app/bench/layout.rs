@@ -5,7 +5,7 @@ use crate::core::spec::{DataUri, NodeAddress, Row, RowRole};
 use crate::core::units::{Span, subtract};
 
 /// Seed of the pattern; any number would do.
-const SEED: u64 = 1;
+pub(super) const SEED: u64 = 1;
 
 /// Returns the rows of one run. `parts` are the bytes of each of the `receivers`, none of them 0.
 ///
@@ -32,9 +32,10 @@ pub(crate) fn rows(senders: &[NodeAddress], receivers: &[NodeAddress], parts: &[
     offers.chain(wants).collect()
 }
 
-fn row(role: RowRole, node: &NodeAddress, uri: DataUri, range: Span) -> Row {
+/// Returns a row of a benchmark. A pattern is computed from positions, and nothing is kept, so
+/// offsets are irrelevant.
+pub(super) fn row(role: RowRole, node: &NodeAddress, uri: DataUri, range: Span) -> Row {
     let (node, nics) = (node.clone(), Vec::new());
-    // A pattern is computed from positions, and nothing is kept, so offsets are irrelevant.
     Row {
         role,
         node,

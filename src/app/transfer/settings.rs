@@ -82,13 +82,20 @@ impl Settings {
         }
     }
 
-    /// Returns where the node of a row is started, in a process that is part of `job`.
-    pub(crate) fn place(&self, host: &NodeAddress, job: Option<&SlurmJob>) -> NodePlace {
+    /// Returns where the node of a host is started, in a process that is part of `job`. Whoever is
+    /// to log in as a named `user` does so by ssh.
+    pub(crate) fn place(
+        &self,
+        host: &NodeAddress,
+        user: Option<&str>,
+        job: Option<&SlurmJob>,
+    ) -> NodePlace {
         let is_here = || {
             host.host == "localhost" || host.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
         };
         match &self.launch {
             LaunchMethod::None | LaunchMethod::Local => NodePlace::Loopback,
+            _ if user.is_some() => NodePlace::Host { user: user.map(str::to_owned) },
             LaunchMethod::Auto if is_here() => NodePlace::Here,
             LaunchMethod::Slurm => NodePlace::Job,
             LaunchMethod::Auto if job.is_some_and(|job| job.has(&host.host)) => NodePlace::Job,

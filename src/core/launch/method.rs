@@ -22,6 +22,13 @@ pub enum LaunchMethod {
     Command(LaunchCommand),
 }
 
+impl LaunchMethod {
+    /// Returns true if it logs in to hosts, as a named user if need be.
+    pub(crate) fn logs_in(&self) -> bool {
+        matches!(self, LaunchMethod::Auto | LaunchMethod::Ssh)
+    }
+}
+
 /// A command that starts a program on another host, with its standard input and output: `docker
 /// exec -i {host} {command}`.
 #[derive(Clone, PartialEq, Eq, Debug)]

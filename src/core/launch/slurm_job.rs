@@ -62,11 +62,6 @@ impl SlurmJob {
         Ok(Some(SlurmJob { id, list, hosts, cpus_min, own }))
     }
 
-    /// Returns the hosts, in the order of the list.
-    pub(crate) fn hosts(&self) -> &[String] {
-        &self.hosts
-    }
-
     /// Returns the host of this process, if it is one of them.
     pub(crate) fn own(&self) -> Option<&str> {
         self.own.as_deref()
@@ -89,6 +84,14 @@ impl SlurmJob {
             "ask Slurm for it (--nodelist), name hosts of the job, or have ssh start those \
              outside: --launch auto",
         ))
+    }
+
+    /// Returns every host of a job, which `what` asks for.
+    ///
+    /// # Errors
+    /// `Usage` in a process outside of jobs.
+    pub(crate) fn every_host(job: Option<SlurmJob>, what: &str) -> Result<Vec<String>> {
+        job.map(|job| job.hosts).ok_or_else(|| SlurmJob::missing(what))
     }
 
     /// Returns the error of a command that needs a job, in a process outside of jobs.
@@ -175,7 +178,7 @@ mod tests {
     #[test]
     fn a_job_is_known_by_its_variables() {
         let found = job(&JOB).unwrap().unwrap();
-        assert_eq!(found.hosts(), ["node1", "node2", "node3", "node5"]);
+        assert_eq!(found.hosts, ["node1", "node2", "node3", "node5"]);
         assert_eq!((found.cpus_min, found.own()), (Some(2), None));
         for (name, own) in [("node3", Some("node3")), ("login", None)] {
             let found = job(&[&JOB[..], &[("SLURMD_NODENAME", name)]].concat()).unwrap().unwrap();
@@ -209,7 +212,7 @@ mod tests {
             assert!(words.iter().any(|own| own == word), "{word}: {words:?}");
         }
         assert_eq!(words.last().unwrap(), "true");
-        let hosts: Vec<&str> = found.hosts().iter().map(String::as_str).collect();
+        let hosts: Vec<&str> = found.hosts.iter().map(String::as_str).collect();
         assert!(found.step(&hosts, &[]).contains(&"--nodelist=node[1-3,5]".to_owned()));
     }
 

@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
+use crate::app::bench::layout::{SEED, row};
 use crate::core::fleet::schedule::RoundPairs;
 use crate::core::spec::{DataUri, NodeAddress, Row, RowRole};
 use crate::core::units::{MIB, Span};
 
-/// Seed of the pattern; any number would do.
-const SEED: u64 = 1;
 /// Pieces of a NIC in a round, of which its rate is made: a slow NIC has a tenth of them.
 const PIECES_PER_ROUND: f64 = 128.0;
 /// Smallest block: below it, requests and headers cost more than bytes.
@@ -52,22 +51,6 @@ pub(crate) fn rows_of_round(pairs: &RoundPairs, nodes: &[NodeAddress], bytes: u6
         ]
     });
     rows.collect()
-}
-
-fn row(role: RowRole, node: &NodeAddress, uri: DataUri, range: Span) -> Row {
-    let (node, nics) = (node.clone(), Vec::new());
-    Row {
-        role,
-        node,
-        uri,
-        offset_bytes: 0,
-        range,
-        speed: None,
-        nics,
-        group: None,
-        store: None,
-        line: 0,
-    }
 }
 
 #[cfg(test)]

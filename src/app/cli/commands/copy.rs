@@ -80,12 +80,10 @@ fn reach(request: &CopyRequest, settings: &Settings, access: &SiteAccess) -> Res
 
 /// Returns where the node of a copy is started.
 fn place(node: &CopyNode, settings: &Settings, job: Option<&SlurmJob>) -> NodePlace {
-    match (settings.place(&node.address, job), &node.user) {
-        (NodePlace::Loopback, _) => NodePlace::Loopback,
+    match settings.place(&node.address, node.user.as_deref(), job) {
+        NodePlace::Loopback => NodePlace::Loopback,
         _ if node.is_local => NodePlace::Here,
-        (place @ (NodePlace::Here | NodePlace::Job), None) => place,
-        // Whoever logs in as another user does so by ssh.
-        (_, user) => NodePlace::Host { user: user.clone() },
+        place => place,
     }
 }
 

@@ -6,22 +6,20 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::hosts::nodes_of;
+use super::hosts::{nodes_of, settings_without_files};
 use super::output::{print, print_json};
-use super::run::own_program;
-use crate::app::cli::args::{DeployMode, DoctorArgs};
+use crate::app::cli::args::DoctorArgs;
 use crate::app::cli::exit_code;
 use crate::app::cli::host_operand::HostOperand;
-use crate::app::transfer::{ReachedNodes, Settings};
+use crate::app::transfer::ReachedNodes;
 use crate::core::doctor::hosts::{HostComparison, HostDiagnosis, SharedFinding};
 use crate::core::error::{Code, Error, Result};
+use crate::core::launch::method::LaunchMethod;
 use crate::core::spec::NodeAddress;
 use crate::core::units::printable_lines;
 use crate::core::wire::control::{SurveyAnswer, SurveyQuestion, SurveySubject};
 use crate::io::launch::{LaunchPurpose, current_job};
 
-/// Root of the nodes: a directory that exists everywhere, with nothing secret or writable in it.
-const ROOT: &str = "/sys/class/net";
 /// Hosts that a line names before it counts the others.
 const NAMED_MAX: usize = 8;
 
@@ -34,19 +32,11 @@ pub(super) fn examine_hosts(args: &DoctorArgs) -> Result<ExitCode> {
     });
     let operands = operands.collect::<Result<Vec<HostOperand>>>()?;
     let launch = args.launch.clone().unwrap_or_default();
-    if operands.is_empty() && launch != crate::core::launch::method::LaunchMethod::Slurm {
+    if operands.is_empty() && launch != LaunchMethod::Slurm {
         let what = format!("--launch {launch} examines hosts, and none is named");
         return Err(Error::new(Code::Usage, what).remedy("name them: n[01-16], or @FILE"));
     }
-    let settings = Settings {
-        launch,
-        ssh: args.starter.ssh.clone(),
-        deploy: args.starter.deploy == DeployMode::Auto,
-        ports: args.starter.ports,
-        program: own_program(),
-        root: ROOT.into(),
-        ..Settings::default()
-    };
+    let settings = settings_without_files(launch, &args.starter);
     let nodes = nodes_of(&operands, &settings, &current_job)?;
     // Nothing is to be cleaned up: a signal ends the process, and with it the nodes.
     let reached = ReachedNodes::launch_to(LaunchPurpose::Examine, &nodes, &settings, &|| false)?;

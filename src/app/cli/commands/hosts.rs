@@ -2,14 +2,34 @@
 
 use std::collections::BTreeMap;
 
+use super::run::own_program;
+use crate::app::cli::args::DeployMode;
 use crate::app::cli::host_operand::HostOperand;
+use crate::app::cli::launch_args::StarterArgs;
 use crate::app::cli::operand::EVERY_HOST;
 use crate::app::transfer::Settings;
 use crate::core::error::{Code, Error, Result};
 use crate::core::launch::method::LaunchMethod;
 use crate::core::launch::slurm_job::SlurmJob;
 use crate::core::spec::NodeAddress;
-use crate::io::launch::{NodePlace, NodeToStart};
+use crate::io::launch::NodeToStart;
+
+/// Root of nodes that move no files: a directory that exists everywhere, with nothing secret or
+/// writable in it.
+const ROOT_WITHOUT_FILES: &str = "/sys/class/net";
+
+/// Returns the settings of nodes that are started and move no files.
+pub(super) fn settings_without_files(launch: LaunchMethod, starter: &StarterArgs) -> Settings {
+    Settings {
+        launch,
+        ssh: starter.ssh.clone(),
+        deploy: starter.deploy == DeployMode::Auto,
+        ports: starter.ports,
+        program: own_program(),
+        root: ROOT_WITHOUT_FILES.into(),
+        ..Settings::default()
+    }
+}
 
 /// Returns the nodes of the hosts that operands name, each once, in the order of their mention;
 /// without operands, of all hosts of the Slurm job that `current_job` finds.
@@ -30,17 +50,14 @@ pub(super) fn nodes_of(
     }
     let job = settings.job()?;
     let of_job = || -> Result<Vec<String>> {
-        let what = format!("{EVERY_HOST} is every host of a Slurm job");
-        let job = current_job()?.ok_or_else(|| SlurmJob::missing(&what))?;
-        Ok(job.hosts().to_vec())
+        SlurmJob::every_host(current_job()?, &format!("{EVERY_HOST} is every host of a Slurm job"))
     };
     let every = [HostOperand { user: None, hosts: vec![EVERY_HOST.into()], hosts_file: None }];
     let operands = if operands.is_empty() { &every } else { operands };
     let mut users: BTreeMap<String, Option<String>> = BTreeMap::new();
     let mut nodes = Vec::new();
     for operand in operands {
-        let takes_user = matches!(launch, LaunchMethod::Auto | LaunchMethod::Ssh);
-        if operand.user.is_some() && !takes_user {
+        if operand.user.is_some() && !launch.logs_in() {
             let what = format!("{operand}: --launch {launch} logs in nowhere");
             return Err(Error::new(Code::Usage, what)
                 .remedy("leave the user away, or have ssh start the nodes: --launch ssh"));
@@ -59,14 +76,7 @@ pub(super) fn nodes_of(
                 None => {}
             }
             let address = NodeAddress { host: host.clone(), port: 0 };
-            let place = match (settings.place(&address, job.as_ref()), &operand.user) {
-                (NodePlace::Loopback, _) => NodePlace::Loopback,
-                (NodePlace::Job, None) => NodePlace::Job,
-                (NodePlace::Here, None) => NodePlace::Here,
-                (NodePlace::Here | NodePlace::Job | NodePlace::Host { .. }, user) => {
-                    NodePlace::Host { user: user.clone() }
-                }
-            };
+            let place = settings.place(&address, operand.user.as_deref(), job.as_ref());
             users.insert(host, operand.user.clone());
             nodes.push(NodeToStart { address, place });
         }

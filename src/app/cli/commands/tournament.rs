@@ -7,12 +7,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::hosts::nodes_of;
+use super::hosts::{nodes_of, settings_without_files};
 use super::output::{print, print_apart, print_json};
-use super::run::own_program;
 use super::stop_signal::StopSignal;
 use crate::app::bench::{FleetFigures, FleetMeter, RoundSize, rows_of_round};
-use crate::app::cli::args::{BenchArgs, DeployMode, ProgressMode};
+use crate::app::cli::args::{BenchArgs, ProgressMode};
 use crate::app::cli::exit_code;
 use crate::app::cli::signals::cancel_on_signals;
 use crate::app::transfer::{ReachedNodes, Settings, Transfer};
@@ -31,9 +30,6 @@ const PARTNERS: usize = 3;
 const SECONDS: Duration = Duration::from_secs(2);
 /// Part of it that the first round lasts, which shows the rates and starts the threads.
 const FIRST_PART: f64 = 0.25;
-/// Root of the nodes: a directory that exists everywhere, with nothing secret or writable in it.
-/// Patterns need none.
-const ROOT: &str = "/sys/class/net";
 
 pub(super) fn bench_hosts(args: &BenchArgs) -> Result<ExitCode> {
     let settings = settings(args);
@@ -72,12 +68,6 @@ pub(super) fn bench_hosts(args: &BenchArgs) -> Result<ExitCode> {
 
 fn settings(args: &BenchArgs) -> Settings {
     Settings {
-        launch: args.launch.clone(),
-        ssh: args.starter.ssh.clone(),
-        deploy: args.starter.deploy == DeployMode::Auto,
-        program: own_program(),
-        ports: args.starter.ports,
-        root: ROOT.into(),
         findable: true,
         options: TransferOptions {
             check: args.check,
@@ -85,7 +75,7 @@ fn settings(args: &BenchArgs) -> Settings {
             slots: args.slots,
             ..TransferOptions::default()
         },
-        ..Settings::default()
+        ..settings_without_files(args.launch.clone(), &args.starter)
     }
 }
 

@@ -54,14 +54,15 @@ impl CopyRequest {
     /// file, and for a file of hosts that cannot be read.
     pub(super) fn read(args: &CopyArgs) -> Result<CopyRequest> {
         let operands = args.operands.iter().map(with_hosts).collect::<Result<Vec<_>>>()?;
-        let operands = of_job(operands, current_job)?;
+        let job = current_job();
+        let operands = of_job(operands, || job.clone())?;
         operands.iter().try_for_each(check_remote)?;
         let root = args.transfer.launch.root.clone().unwrap_or_else(|| "/".into());
         let launch = args.transfer.launch.launch.clone().unwrap_or(LaunchMethod::Auto);
         let operands = match launch {
             LaunchMethod::Auto | LaunchMethod::Slurm => {
-                let job = current_job().unwrap_or_default();
-                on_own_host(operands, job.as_ref().and_then(SlurmJob::own), &root)?
+                let own = job.as_ref().ok().and_then(|job| job.as_ref()?.own());
+                on_own_host(operands, own, &root)?
             }
             _ => operands,
         };
@@ -112,8 +113,7 @@ fn port_of(args: &CopyArgs, launch: &LaunchMethod) -> Result<u16> {
 /// Refuses hosts that a launch method cannot have.
 fn check_launch(nodes: &[CopyNode], launch: &LaunchMethod, has_key: bool) -> Result<()> {
     let of_user = nodes.iter().find_map(|node| Some((node, node.user.as_ref()?)));
-    let takes_user = matches!(launch, LaunchMethod::Auto | LaunchMethod::Ssh);
-    if let (Some((node, user)), false) = (of_user, takes_user) {
+    if let (Some((node, user)), false) = (of_user, launch.logs_in()) {
         let what = format!("{user}@{}: --launch {launch} logs in nowhere", node.name);
         return Err(Error::new(Code::Usage, what)
             .remedy("leave the user away, or have ssh start the nodes: --launch auto"));
@@ -145,9 +145,9 @@ fn of_job(
         return Ok(operands);
     };
     let what = format!("{typed}: {EVERY_HOST} is every host of a Slurm job");
-    let job = job()?.ok_or_else(|| SlurmJob::missing(&what))?;
+    let hosts = SlurmJob::every_host(job()?, &what)?;
     for operand in operands.iter_mut().filter(|operand| means_all(operand)) {
-        operand.hosts = job.hosts().to_vec();
+        operand.hosts.clone_from(&hosts);
     }
     Ok(operands)
 }
